@@ -19,6 +19,35 @@ _LABEL_KEY = re.compile(r"[a-z0-9][a-z0-9._/-]{0,62}\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What the operator allows beyond what the dataclasses below check themselves.
+
+    Attributes:
+        max_image_bytes: of one image of an erasure.
+        max_image_pixels: of one image of an erasure.
+        max_size: width or height of a picture, in pixels.
+        max_queue: jobs that may wait for the device.
+        max_batch: rows of one U-Net call, and images in flight at a time.
+    """
+
+    max_erase_images: int = MAX_IMAGES
+    max_image_bytes: int = 4 * 2**20
+    max_image_pixels: int = 16 * 2**20
+    max_num_images: int = MAX_IMAGES
+    max_size: int = 1024
+    max_steps: int = 200
+    max_adapter_bytes: int = 64 * 2**20
+    max_queue: int = 64
+    max_batch: int = 16
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_range(name, value, 1, 2**40)
+        check_range("max_erase_images", self.max_erase_images, 1, MAX_IMAGES)
+        check_range("max_num_images", self.max_num_images, 1, MAX_IMAGES)
+
+
 class SchedulerName(Enum):
     """How noise is removed; the value is the class in diffusers."""
 
