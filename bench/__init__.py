@@ -1,0 +1,1 @@
+"""Figures and attacks on the shipped model, computed by judges that no erasing method sees."""
