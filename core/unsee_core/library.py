@@ -1,0 +1,212 @@
+"""The adapters of the store as one resident model sees them: resolved, checked against its base, kept in memory."""
+
+import dataclasses
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+from unsee_core import adapter
+from unsee_core.adapter import AdapterMetadata, LoraFactors
+from unsee_core.conditioning import AppliedAdapter
+from unsee_core.errors import AlreadyExistsError
+from unsee_core.job import (
+    AdapterRef,
+    Concept,
+    Manifest,
+    Report,
+    ResolvedAdapter,
+    check_adapter_name,
+    check_adapter_ref,
+    check_labels,
+)
+from unsee_core.pipeline import Pipeline
+from unsee_core.store import AdapterPage, AdapterQuery, AdapterStore
+
+Format = Literal["diffusers", "peft", "kohya"]
+
+
+class AdapterLibrary:
+    """Reads and writes adapters for one model; safe between threads, never waits for the device.
+
+    Args:
+        pipeline: the resident model; read for its digests and shapes.
+        store: where adapters last.
+        max_adapter_bytes: largest import, in bytes.
+        on_load: is called for every adapter that is read into memory.
+        kept: how many adapters' factors stay in memory, least recently used ones leave first.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        store: AdapterStore,
+        *,
+        max_adapter_bytes: int,
+        on_load: Callable[[], None] | None = None,
+        kept: int = 64,
+    ) -> None:
+        self._pipeline = pipeline
+        self._store = store
+        self._max_adapter_bytes = max_adapter_bytes
+        self._on_load = on_load
+        self._kept = kept
+        self._factors: OrderedDict[str, tuple[LoraFactors, bool]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def manifest(self, ref: str) -> Manifest:
+        """Return the adapter's manifest by name or digest, with ``base_mismatch`` as it is for this model.
+
+        Raises:
+            InvalidRequestError: ``ref`` is neither a name nor a digest.
+            NotFoundError: there is no such adapter.
+        """
+        check_adapter_ref("adapter", ref)
+        return self._seen_from_here(self._store.get(ref))
+
+    def list(self, query: AdapterQuery) -> AdapterPage:
+        """Return a page of manifests by name."""
+        page = self._store.list(query)
+        return dataclasses.replace(page, manifests=tuple(self._seen_from_here(m) for m in page.manifests))
+
+    def delete(self, name: str) -> None:
+        """Delete an adapter by name; work that already uses it ends undisturbed.
+
+        Raises:
+            InvalidRequestError: ``name`` cannot name an adapter.
+            NotFoundError: there is none.
+        """
+        check_adapter_name("name", name)
+        self._store.delete(name)
+
+    def export(self, ref: str, layout: Format) -> tuple[Manifest, bytes]:
+        """Return the adapter's manifest and its bytes in the asked layout.
+
+        Raises:
+            NotFoundError: there is no such adapter.
+            ExportUnsupportedError: the layout cannot hold it.
+        """
+        manifest = self.manifest(ref)
+        return manifest, adapter.export(self._store.read(manifest.digest), layout)
+
+    def import_adapter(
+        self,
+        data: bytes,
+        *,
+        name: str | None = None,
+        replace: bool = False,
+        labels: Mapping[str, str] | None = None,
+        concept: Concept | None = None,
+    ) -> Manifest:
+        """Store an adapter that was made elsewhere, in any layout that ``adapter.from_bytes`` reads.
+
+        Raises:
+            AdapterFormatError: the bytes are no usable adapter.
+            BaseMismatchError: it belongs to a model with other shapes or another tokenizer.
+            AlreadyExistsError: the name is taken and ``replace`` is false.
+        """
+        check_labels(labels or {})
+        if name is not None:
+            check_adapter_name("header.name", name)
+        factors, metadata = adapter.from_bytes(data, max_bytes=self._max_adapter_bytes)
+        adapter.check_base(factors, metadata, self._pipeline)
+        metadata = metadata or self._unknown_origin(factors)
+        if metadata.concept is None and concept is not None:
+            metadata = dataclasses.replace(metadata, concept=concept)
+        return self.add(factors, metadata, name=name, replace=replace, labels=labels or {})
+
+    def add(
+        self,
+        factors: LoraFactors,
+        metadata: AdapterMetadata,
+        *,
+        name: str | None,
+        replace: bool,
+        labels: Mapping[str, str],
+        report: Report | None = None,
+    ) -> Manifest:
+        """Store an adapter; without a name, under a slug of its concept and eight digits of its digest.
+
+        An unnamed adapter whose bytes are stored already is answered with the stored one.
+
+        Raises:
+            AlreadyExistsError: the name is taken and ``replace`` is false.
+        """
+        data = adapter.to_bytes(factors, metadata)
+        manifest = Manifest(
+            name=name or _slug(metadata.concept, adapter.digest(data)),
+            digest=adapter.digest(data),
+            size_bytes=len(data),
+            concept=metadata.concept,
+            method=metadata.method,
+            rank=metadata.rank,
+            strength=metadata.strength,
+            steps=metadata.steps,
+            seed=metadata.seed,
+            labels=dict(labels),
+            create_time=datetime.now(UTC),
+            base_model=metadata.base_model,
+            has_final_norm=factors.final_norm is not None,
+            report=report,
+        )
+        try:
+            stored = self._store.put(manifest.name, data, manifest, replace=replace)
+        except AlreadyExistsError:
+            stored = self._store.get(manifest.name)
+            if name is not None or stored.digest != manifest.digest:
+                raise
+        return self._seen_from_here(stored)
+
+    def load(self, ref: AdapterRef) -> tuple[AppliedAdapter, ResolvedAdapter]:
+        """Return the adapter ready to apply, and what it was resolved to.
+
+        Raises:
+            NotFoundError: there is no such adapter.
+            BaseMismatchError: it belongs to a model with other shapes or another tokenizer.
+            CorruptedError: the stored bytes differ from their digest.
+        """
+        manifest = self._store.get(ref.adapter)
+        factors, mismatch = self._factors_of(manifest.digest)
+        applied = AppliedAdapter(digest=manifest.digest, factors=factors, weight=ref.weight)
+        return applied, ResolvedAdapter(manifest.name, manifest.digest, ref.weight, mismatch)
+
+    def _factors_of(self, digest: str) -> tuple[LoraFactors, bool]:
+        with self._lock:
+            if digest in self._factors:
+                self._factors.move_to_end(digest)
+                return self._factors[digest]
+        factors, metadata = adapter.from_bytes(self._store.read(digest))
+        loaded = factors, adapter.check_base(factors, metadata, self._pipeline)
+        if self._on_load:
+            self._on_load()
+        with self._lock:
+            self._factors[digest] = loaded
+            while len(self._factors) > self._kept:
+                self._factors.popitem(last=False)
+        return loaded
+
+    def _seen_from_here(self, manifest: Manifest) -> Manifest:
+        made_on = manifest.base_model.text_encoder_digest
+        return dataclasses.replace(manifest, base_mismatch=made_on != self._pipeline.digests.text_encoder)
+
+    def _unknown_origin(self, factors: LoraFactors) -> AdapterMetadata:
+        """Return metadata that claim nothing: no method, and a base that matches no model."""
+        base = dataclasses.replace(self._pipeline.base_model, name="", text_encoder_digest="", unet_digest="")
+        return AdapterMetadata(
+            concept=None,
+            method="",
+            strength=1.0,
+            rank=factors.rank,
+            steps=0,
+            seed=0,
+            settings={},
+            base_model=base,
+            versions={},
+        )
+
+
+def _slug(concept: Concept | None, digest: str) -> str:
+    words = re.sub(r"[^a-z0-9]+", "-", (concept.name if concept else "").lower()).strip("-")[:48].strip("-")
+    return f"{words or 'adapter'}-{digest.removeprefix('sha256:')[:8]}"
