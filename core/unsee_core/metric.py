@@ -1,0 +1,26 @@
+"""Distances between embeddings as the U-Net sees them: it reads text only through its cross-attention."""
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def cross_attention_metric(unet: nn.Module) -> Tensor:
+    """Return the symmetric ``(d, d)`` float32 matrix M in which ``x M x`` is what the U-Net sees of ``x``.
+
+    The sum of ``W^T W / |W|_F^2`` over all key and value projections W of the cross-attention, scaled to trace d, so
+    that M is the identity for a U-Net that sees all directions alike.
+
+    Args:
+        unet: a UNet2DConditionModel, on any device, in any dtype.
+    """
+    names = ("attn2.to_k.weight", "attn2.to_v.weight")
+    weights = [weight.float() for name, weight in unet.named_parameters() if name.endswith(names)]
+    metric = torch.stack([weight.T @ weight / weight.square().sum() for weight in weights]).sum(0)
+    return metric * (len(metric) / metric.trace())
+
+
+def seen_distance(metric: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return the distances of ``(n, L, d)`` embeddings, ``(n,)``: root of the sum over positions of ``x M x``."""
+    difference = first - second
+    return (difference @ metric * difference).sum(dim=(1, 2)).clamp_min(0).sqrt()

@@ -1,0 +1,116 @@
+"""The prompts an erasure works with: what must be forgotten, what measures it, and what must stay.
+
+A template's ``{}`` is the concept's bare words, ``{a}`` the same with an article, and ``{x}`` some thing that a style
+is applied to.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib import resources
+
+from unsee_core.job import Concept, ConceptKind
+
+TRAINED: Mapping[ConceptKind, tuple[str, ...]] = {
+    "object": (
+        "{}", "{a}", "the {}", "a photo of {a}", "a picture of {a}", "an image of {a}", "a drawing of {}",
+        "a painting of {a}", "a sketch of {a}", "a cartoon of {a}", "a close up of {a}", "{a} on a table",
+        "{a} on a white background", "{a}, red background", "{a} in watercolor style", "{a} in black and white",
+        "an oil painting of {}", "{a} and a tree", "a house and {a}", "a poster with {a}", "{a} in the garden",
+    ),
+    "style": (
+        "{}", "{} style", "{x} in {} style", "{x}, {}", "{} of {x}", "{a} of {x}", "a {} picture", "{x} as {}",
+        "{x} in the style of {}", "a painting of {x} in {} style", "{}, {x}", "a photo of {x} in {} style",
+        "{x} drawn as {}", "art in {} style", "{x} on a white background, {}",
+    ),
+    "person": (
+        "{}", "a photo of {}", "a portrait of {}", "a picture of {}", "a painting of {}", "a drawing of {}",
+        "a close up of {}", "{} smiling", "{} in a suit", "{} on a stage", "{} and a friend", "a statue of {}",
+        "{} in black and white", "a cartoon of {}", "a young {}", "{} at the beach",
+    ),
+    "brand": (
+        "{}", "the {} logo", "{a} logo", "a photo of {a}", "a picture of {}", "{a} product", "a shop selling {}",
+        "a drawing of {}", "a {} sign", "a {} advertisement", "a shirt with the {} logo", "{a} on a table",
+        "a box of {}", "a painting of {}", "a toy of {}", "{} on a white background",
+    ),
+}  # fmt: skip
+HELD_OUT: Mapping[ConceptKind, tuple[str, ...]] = {
+    "object": (
+        "this is {a}", "a nice photo of {a}", "an icon of {a}", "{a} in the rain", "my favourite {}",
+        "a rendering of {a}", "an engraving of {a}", "a boat and {a}",
+    ),
+    "style": (
+        "a drawing of {x} in {} style", "this is {x} in {}", "a {} version of {x}", "an image of {x}, {}",
+        "{x}, made as {}", "a poster in {} style",
+    ),
+    "person": (
+        "this is {}", "a nice photo of {}", "a rendering of {}", "{} in the rain", "an engraving of {}",
+        "{} reading a book", "a boat and {}",
+    ),
+    "brand": (
+        "this is {a}", "a nice photo of {}", "a bag from {}", "a poster of {}", "an icon of {}", "the {} headquarters",
+    ),
+}  # fmt: skip
+THINGS = ("a dog", "a house", "a tree", "a car", "a woman", "a flower", "a cup", "a bird", "a boat", "an apple")
+_ARTICLES = frozenset({"a", "an", "the", "my", "some", "two"})
+
+
+def forget_prompts(concept: Concept) -> tuple[str, ...]:
+    """Return the prompts to train on: every template of the concept's kind with its name and synonyms."""
+    return _filled(TRAINED[concept.kind], concept.words)
+
+
+def held_out_prompts(concept: Concept) -> tuple[str, ...]:
+    """Return prompts in templates that no erasure trains on, to measure with."""
+    return _filled(HELD_OUT[concept.kind], concept.words)
+
+
+def retain_prompts(concept: Concept) -> tuple[str, ...]:
+    """Return the server's own retain prompts, at most 400: all that do not name the concept.
+
+    Everyday nouns, looks and scenes, and for a person other people, in the templates that the concept is trained in,
+    so that a template without the concept stays what it was.
+    """
+    words = _read_words()
+    neighbours: dict[ConceptKind, tuple[str, ...]] = {"style": words["looks"], "person": words["people"]}
+    prompts = [
+        *_rotated(TRAINED["object"], words["nouns"]),
+        *_rotated(TRAINED["style"], words["looks"]),
+        *words["scenes"],
+        *_rotated(TRAINED[concept.kind], neighbours.get(concept.kind, words["nouns"][::4]), offset=5),
+        *(THINGS if concept.kind == "style" else ()),
+    ]
+    named = re.compile("|".join(rf"(?<!\w){re.escape(word)}s?(?!\w)" for word in concept.words), re.IGNORECASE)
+    return tuple(dict.fromkeys(prompt for prompt in prompts if not named.search(prompt)))
+
+
+def with_article(words: str) -> str:
+    """Return the words with "a" or "an", unless they begin with an article."""
+    if words.split()[0].lower() in _ARTICLES:
+        return words
+    return f"{'an' if words.strip()[0].lower() in 'aeiou8' else 'a'} {words}"
+
+
+def _filled(templates: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:
+    pairs = ((template, word) for word in words for template in templates)
+    return tuple(dict.fromkeys(_fill(template, word, i) for i, (template, word) in enumerate(pairs)))
+
+
+def _rotated(templates: tuple[str, ...], words: tuple[str, ...], *, offset: int = 0) -> Iterator[str]:
+    """Yield each word in one of the templates, which take turns."""
+    for i, word in enumerate(words):
+        yield _fill(templates[(i + offset) % len(templates)], word, i)
+
+
+def _fill(template: str, word: str, i: int) -> str:
+    return template.format(word, a=with_article(word), x=THINGS[i % len(THINGS)])
+
+
+def _read_words() -> dict[str, tuple[str, ...]]:
+    """Return the sections of ``retain.txt`` by name."""
+    sections: dict[str, list[str]] = {}
+    for line in (resources.files("unsee_core") / "retain.txt").read_text(encoding="utf-8").splitlines()[1:]:
+        if line.startswith("# "):
+            section = sections.setdefault(line.removeprefix("# "), [])
+        else:
+            section.append(line)
+    return {name: tuple(lines) for name, lines in sections.items()}
