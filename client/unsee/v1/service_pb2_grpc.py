@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from unsee.v1 import adapters_pb2 as unsee_dot_v1_dot_adapters__pb2
+from unsee.v1 import cancel_pb2 as unsee_dot_v1_dot_cancel__pb2
 from unsee.v1 import erase_pb2 as unsee_dot_v1_dot_erase__pb2
 from unsee.v1 import generate_pb2 as unsee_dot_v1_dot_generate__pb2
 from unsee.v1 import info_pb2 as unsee_dot_v1_dot_info__pb2
@@ -51,6 +52,11 @@ class UnseeServiceStub(object):
                 '/unsee.v1.UnseeService/Generate',
                 request_serializer=unsee_dot_v1_dot_generate__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=unsee_dot_v1_dot_generate__pb2.GenerateResponse.FromString,
+                _registered_method=True)
+        self.Cancel = channel.unary_unary(
+                '/unsee.v1.UnseeService/Cancel',
+                request_serializer=unsee_dot_v1_dot_cancel__pb2.CancelRequest.SerializeToString,
+                response_deserializer=unsee_dot_v1_dot_cancel__pb2.CancelResponse.FromString,
                 _registered_method=True)
         self.ListAdapters = channel.unary_unary(
                 '/unsee.v1.UnseeService/ListAdapters',
@@ -101,6 +107,13 @@ class UnseeServiceServicer(object):
 
     def Generate(self, request, context):
         """Draws images with any set of adapters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Cancel(self, request, context):
+        """Stops an Erase or a Generate of the same caller within one step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +173,11 @@ def add_UnseeServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=unsee_dot_v1_dot_generate__pb2.GenerateRequest.FromString,
                     response_serializer=unsee_dot_v1_dot_generate__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Cancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cancel,
+                    request_deserializer=unsee_dot_v1_dot_cancel__pb2.CancelRequest.FromString,
+                    response_serializer=unsee_dot_v1_dot_cancel__pb2.CancelResponse.SerializeToString,
             ),
             'ListAdapters': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAdapters,
@@ -251,6 +269,33 @@ class UnseeService(object):
             '/unsee.v1.UnseeService/Generate',
             unsee_dot_v1_dot_generate__pb2.GenerateRequest.SerializeToString,
             unsee_dot_v1_dot_generate__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unsee.v1.UnseeService/Cancel',
+            unsee_dot_v1_dot_cancel__pb2.CancelRequest.SerializeToString,
+            unsee_dot_v1_dot_cancel__pb2.CancelResponse.FromString,
             options,
             channel_credentials,
             insecure,

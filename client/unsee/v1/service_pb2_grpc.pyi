@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 import typing
 import unsee.v1.adapters_pb2
+import unsee.v1.cancel_pb2
 import unsee.v1.erase_pb2
 import unsee.v1.generate_pb2
 import unsee.v1.info_pb2
@@ -40,6 +41,12 @@ class UnseeServiceStub:
         unsee.v1.generate_pb2.GenerateResponse,
     ]
     """Draws images with any set of adapters."""
+
+    Cancel: grpc.UnaryUnaryMultiCallable[
+        unsee.v1.cancel_pb2.CancelRequest,
+        unsee.v1.cancel_pb2.CancelResponse,
+    ]
+    """Stops an Erase or a Generate of the same caller within one step."""
 
     ListAdapters: grpc.UnaryUnaryMultiCallable[
         unsee.v1.adapters_pb2.ListAdaptersRequest,
@@ -96,6 +103,12 @@ class UnseeServiceAsyncStub:
         unsee.v1.generate_pb2.GenerateResponse,
     ]
     """Draws images with any set of adapters."""
+
+    Cancel: grpc.aio.UnaryUnaryMultiCallable[
+        unsee.v1.cancel_pb2.CancelRequest,
+        unsee.v1.cancel_pb2.CancelResponse,
+    ]
+    """Stops an Erase or a Generate of the same caller within one step."""
 
     ListAdapters: grpc.aio.UnaryUnaryMultiCallable[
         unsee.v1.adapters_pb2.ListAdaptersRequest,
@@ -156,6 +169,14 @@ class UnseeServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[unsee.v1.generate_pb2.GenerateResponse], collections.abc.AsyncIterator[unsee.v1.generate_pb2.GenerateResponse]]:
         """Draws images with any set of adapters."""
+
+    @abc.abstractmethod
+    def Cancel(
+        self,
+        request: unsee.v1.cancel_pb2.CancelRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[unsee.v1.cancel_pb2.CancelResponse, collections.abc.Awaitable[unsee.v1.cancel_pb2.CancelResponse]]:
+        """Stops an Erase or a Generate of the same caller within one step."""
 
     @abc.abstractmethod
     def ListAdapters(
