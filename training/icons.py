@@ -81,8 +81,9 @@ def render() -> Pictures:
 
 
 def load(path: Path = WORK / "icons.npy") -> Pictures:
-    """Return the rendered icons, ``(objects, sets, 128, 128, 4)``, from the file that ``python -m training.icons`` wrote."""
-    return np.load(path)
+    """Return what ``python -m training.icons`` wrote: ``(objects, sets, 128, 128, 4)`` RGBA."""
+    pictures: Pictures = np.load(path)
+    return pictures
 
 
 if __name__ == "__main__":
