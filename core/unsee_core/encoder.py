@@ -1,0 +1,134 @@
+"""CLIP's text encoder in two parts: the frozen beginning, and the tail that adapters change.
+
+One plain forward for both, which asks nothing of transformers but the names of the layers' parts.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextConfig
+from transformers.activations import ACT2FN
+
+from unsee_core.lora import LoraFactors
+from unsee_core.pipeline import Pipeline
+
+KEY_PREFIX = "text_model."
+
+
+def tokenize(pipeline: Pipeline, prompts: Sequence[str]) -> tuple[Tensor, list[str]]:
+    """Return the prompts' tokens, ``(B, max_tokens)`` long on the CPU, and of each the text that did not fit.
+
+    Cuts and pads here rather than in the tokenizer, which would be changed by it and is shared by threads.
+    """
+    tokenizer, length = pipeline.tokenizer, pipeline.max_tokens
+    rows, cut_off = [], []
+    for prompt in prompts:
+        ids = tokenizer(prompt, verbose=False).input_ids
+        kept = ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
+        cut_off.append(tokenizer.decode(ids[length - 1 : -1]) if len(ids) > length else "")
+        rows.append(kept + [tokenizer.pad_token_id] * (length - len(kept)))
+    return torch.tensor(rows), cut_off
+
+
+@torch.no_grad()
+def hidden_before(pipeline: Pipeline, input_ids: Tensor, layer: int) -> Tensor:
+    """Return the hidden states that enter ``layer``, ``(B, L, d)`` float32, from tokens ``(B, L)``.
+
+    Computed in the resident encoder's dtype, on its device.
+    """
+    model, config = _text_model(pipeline), pipeline.text_encoder.config
+    hidden: Tensor = model.embeddings(input_ids=input_ids.to(pipeline.device))
+    return _through(model.encoder.layers[:layer], hidden, config).float()
+
+
+class EncoderTail(nn.Module):
+    """The encoder's layers from ``first_layer`` on and its final norm: a float32 copy, without gradients.
+
+    Layers keep their numbers, so that ``text_model.`` and a submodule's path make its key in an adapter.
+    """
+
+    def __init__(self, pipeline: Pipeline, first_layer: int) -> None:
+        super().__init__()
+        resident = _text_model(pipeline)
+        self.first_layer = first_layer
+        self._config = pipeline.text_encoder.config
+        numbers = range(first_layer, pipeline.encoder_layers)
+        layers = nn.ModuleDict({str(i): _Layer(self._config) for i in numbers})
+        self.encoder = nn.ModuleDict({"layers": layers})
+        self.final_layer_norm = nn.LayerNorm(self._config.hidden_size, eps=_eps(self._config))
+        weights = resident.state_dict()
+        self.load_state_dict({name: weights[name] for name in self.state_dict()})
+        self.requires_grad_(False).to(pipeline.device)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the last hidden state after the final norm, ``(B, L, d)``, from the one entering ``first_layer``."""
+        hidden = _through(self.encoder["layers"].children(), hidden, self._config)
+        output: Tensor = self.final_layer_norm(hidden)
+        return output
+
+
+@torch.no_grad()
+def apply_factors(tail: EncoderTail, weighted: Sequence[tuple[LoraFactors, float]]) -> dict[str, Tensor]:
+    """Return the tail's changed parameters for ``torch.func.functional_call``, float32; the tail itself stays.
+
+    Args:
+        tail: read, never written.
+        weighted: changes with the factor on each; they add up. None begins before the tail's first layer.
+    """
+    changed: dict[str, Tensor] = {}
+    parameters = dict(tail.named_parameters())
+
+    def add(name: str, change: Tensor) -> None:
+        changed[name] = changed.get(name, parameters[name]) + change
+
+    for factors, weight in weighted:
+        for key, pair in factors.pairs.items():
+            device = tail.final_layer_norm.weight.device
+            add(f"{key.removeprefix(KEY_PREFIX)}.weight", pair.b.to(device) @ pair.a.to(device) * weight)
+        if factors.final_norm is not None:
+            add("final_layer_norm.weight", factors.final_norm.weight.to(tail.final_layer_norm.weight) * weight)
+            add("final_layer_norm.bias", factors.final_norm.bias.to(tail.final_layer_norm.bias) * weight)
+    return changed
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: CLIPTextConfig) -> None:
+        super().__init__()
+        width, inner = config.hidden_size, config.intermediate_size
+        projections = ("q_proj", "k_proj", "v_proj", "out_proj")
+        self.self_attn = nn.ModuleDict({name: nn.Linear(width, width) for name in projections})
+        self.layer_norm1 = nn.LayerNorm(width, eps=_eps(config))
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, inner), "fc2": nn.Linear(inner, width)})
+        self.layer_norm2 = nn.LayerNorm(width, eps=_eps(config))
+
+
+def _eps(config: CLIPTextConfig) -> float:
+    return float(config.layer_norm_eps or 0.0)
+
+
+def _text_model(pipeline: Pipeline) -> Any:
+    """Return the module that holds embeddings and layers: a level of its own in transformers 4, not in 5."""
+    encoder = pipeline.text_encoder
+    return getattr(encoder, "text_model", encoder)
+
+
+def _through(layers: Iterable[Any], hidden: Tensor, config: CLIPTextConfig) -> Tensor:
+    """Return ``(B, L, d)`` after the layers: pre-norm attention, causal, and MLP, each with its residual."""
+    activation = ACT2FN[config.hidden_act]
+    for layer in layers:
+        hidden = hidden + _attention(layer.self_attn, layer.layer_norm1(hidden), config.num_attention_heads)
+        hidden = hidden + layer.mlp.fc2(activation(layer.mlp.fc1(layer.layer_norm2(hidden))))
+    return hidden
+
+
+def _attention(attention: Any, hidden: Tensor, heads: int) -> Tensor:
+    q, k, v = (
+        projection(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, L, d / heads)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    output: Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    return output
