@@ -252,7 +252,7 @@ class Engine:
 
     def _step_erase(self) -> None:
         for ticket in list(self._erases.running):
-            event = self._attempt(self._erases, ticket, lambda t=ticket: t.work.step())
+            event = self._attempt(self._erases, ticket, EraseWork.step)
             if event is None:
                 continue
             ticket.on_event(event)
@@ -263,7 +263,7 @@ class Engine:
     def _step_generates(self) -> None:
         lane = self._generates
         for ticket in list(lane.running):
-            self._attempt(lane, ticket, lambda t=ticket: t.work)
+            self._attempt(lane, ticket, _begun)
         denoising = [t for t in lane.running if not t.work.run.done]
         if denoising:
             self._denoise(denoising)
@@ -272,15 +272,12 @@ class Engine:
 
     def _denoise(self, tickets: list[Ticket[GenerateWork]]) -> None:
         """Do one denoising step of all; where the memory does not suffice for all at once, one after the other."""
-        before = [t.work.run.step for t in tickets]
         try:
             denoise_step(self.pipeline, [t.work.run for t in tickets], max_batch=self.limits.max_batch)
         except torch.OutOfMemoryError:
             _free_memory(self.pipeline.device)
-            for ticket, step in zip(tickets, before, strict=True):
-                if ticket.work.run.step == step:
-                    run = ticket.work.run
-                    self._attempt(self._generates, ticket, lambda r=run: denoise_step(self.pipeline, [r], max_batch=1))
+            for ticket in tickets:
+                self._attempt(self._generates, ticket, self._denoise_alone)
         except Exception as error:
             logger.exception("a denoising step failed")
             for ticket in tickets:
@@ -292,9 +289,12 @@ class Engine:
             ticket.on_event(ticket.work.progress())
             self._tell_step("generate")
 
+    def _denoise_alone(self, work: GenerateWork) -> None:
+        denoise_step(self.pipeline, [work.run], max_batch=1)
+
     def _decode(self, ticket: Ticket[GenerateWork]) -> None:
         lane = self._generates
-        image = self._attempt(lane, ticket, lambda: ticket.work.next_image())
+        image = self._attempt(lane, ticket, GenerateWork.next_image)
         if image is None:
             return
         ticket.on_event(image)
@@ -302,10 +302,10 @@ class Engine:
             ticket.on_event(ticket.work.completed())
             self._end(lane, ticket, None)
 
-    def _attempt(self, lane: Lane[W], ticket: Ticket[W], step: Callable[[], R]) -> R | None:
-        """Return what ``step`` returns; where it raises, end the ticket with that and return None."""
+    def _attempt(self, lane: Lane[W], ticket: Ticket[W], step: Callable[[W], R]) -> R | None:
+        """Return what ``step`` makes of the ticket's work; where it raises, end the ticket with it and return None."""
         try:
-            return step()
+            return step(ticket.work)
         except torch.OutOfMemoryError as error:
             _free_memory(self.pipeline.device)
             message = "the device's memory does not suffice; ask for fewer or smaller images"
@@ -331,6 +331,10 @@ class Engine:
     def _tell_step(self, kind: Kind) -> None:
         if self._observer:
             self._observer.on_step(kind)
+
+
+def _begun(work: GenerateWork) -> GenerateWork:
+    return work
 
 
 def _outcome(error: Exception | None) -> Outcome:
