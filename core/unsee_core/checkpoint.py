@@ -22,9 +22,12 @@ _ASSETS = files("unsee_core") / "sd2"
 # What tells the four apart, from their published configurations.
 _DIFFERENCES: Mapping[Variant, tuple[dict[str, Any], dict[str, Any]]] = {
     "768-v": ({"sample_size": 96}, {"prediction_type": "v_prediction"}),
-    "2-base": ({"sample_size": 64}, {"prediction_type": "epsilon"}),
+    "2-base": ({"sample_size": 64}, {"_class_name": "PNDMScheduler", "prediction_type": "epsilon"}),
     "2.1": ({"sample_size": 96, "upcast_attention": True}, {"prediction_type": "v_prediction"}),
-    "2.1-base": ({"sample_size": 64, "upcast_attention": True}, {"prediction_type": "epsilon"}),
+    "2.1-base": (
+        {"sample_size": 64, "upcast_attention": True},
+        {"_class_name": "PNDMScheduler", "prediction_type": "epsilon"},
+    ),
 }
 _KEYS_OF_EACH_PART = (
     "model.diffusion_model.input_blocks.0.0.weight",
@@ -75,14 +78,17 @@ def load_with_config(path: Path, config: Path) -> ModelParts:
 @contextmanager
 def config_folder(variant: Variant) -> Iterator[Path]:
     """Give a folder in diffusers' layout with everything of a variant but its weights; gone afterwards."""
-    unet, scheduler = _DIFFERENCES[variant]
+    unet, difference = _DIFFERENCES[variant]
+    scheduler = _shared("scheduler") | difference
     with tempfile.TemporaryDirectory(prefix="unsee-sd2-") as name:
         folder = Path(name)
-        _write(folder / "model_index.json", _shared("model_index"))
+        _write(
+            folder / "model_index.json", _shared("model_index") | {"scheduler": ["diffusers", scheduler["_class_name"]]}
+        )
         _write(folder / "unet" / "config.json", _shared("unet") | unet)
         _write(folder / "vae" / "config.json", _shared("vae"))
         _write(folder / "text_encoder" / "config.json", _shared("text_encoder"))
-        _write(folder / "scheduler" / "scheduler_config.json", _shared("scheduler") | scheduler)
+        _write(folder / "scheduler" / "scheduler_config.json", scheduler)
         _write(folder / "tokenizer" / "tokenizer_config.json", _shared("tokenizer_config"))
         vocabulary, merges = clip_vocabulary()
         _write(folder / "tokenizer" / "vocab.json", vocabulary)

@@ -1,19 +1,21 @@
 """Prompts and adapters -> the embeddings that the U-Net reads."""
 
-import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from unsee_core.adapter import LoraFactors
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
+from unsee_core.lora import LoraFactors
 from unsee_core.pipeline import Pipeline
 
-_Key = tuple[str, tuple[tuple[str, float], ...]]
+TAILS = 4
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,13 @@ class AppliedAdapter:
 
 
 class Conditioner:
-    """Encodes prompts through any set of adapters; the resident encoder is only read.
+    """Encodes prompts through any set of adapters; the resident encoder is only read. For one thread.
+
+    Every prompt is encoded by itself, so that its embedding does not depend on what else is asked for or cached.
 
     Args:
-        cache_size: how many embeddings are kept; least recently used ones leave first.
+        pipeline: the resident model.
+        cache_size: how many embeddings are kept, on the device; least recently used ones leave first.
 
     Attributes:
         cache_hits: prompts that were found in the cache.
@@ -37,13 +42,12 @@ class Conditioner:
     """
 
     def __init__(self, pipeline: Pipeline, *, cache_size: int = 1024) -> None:
-        self._pipeline = pipeline
-        self._cache_size = cache_size
-        self._embeddings: OrderedDict[_Key, Tensor] = OrderedDict()
-        self._tail: EncoderTail | None = None
-        self._lock = threading.Lock()
         self.cache_hits = 0
         self.cache_misses = 0
+        self._pipeline = pipeline
+        self._embeddings: _Cache[tuple[str, tuple[tuple[str, float], ...]], Tensor] = _Cache(cache_size)
+        self._prefixes: _Cache[tuple[str, int], Tensor] = _Cache(cache_size)
+        self._tails: _Cache[int, EncoderTail] = _Cache(TAILS)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], adapters: Sequence[AppliedAdapter] = ()) -> Tensor:
@@ -52,34 +56,52 @@ class Conditioner:
         Without adapters, or with weights of 0 alone, exactly what diffusers' own pipeline passes to the U-Net.
         """
         active = [adapter for adapter in adapters if adapter.weight != 0]
-        names = tuple((adapter.digest, adapter.weight) for adapter in active)
-        with self._lock:
-            missing = [p for p in dict.fromkeys(prompts) if (p, names) not in self._embeddings]
-            self.cache_hits += len(prompts) - len(missing)
-            self.cache_misses += len(missing)
-            known = {p: self._embeddings[p, names] for p in prompts if p not in missing}
-            if missing:
-                known |= zip(missing, self._encode(missing, active), strict=True)
-            for prompt in prompts:
-                self._embeddings[prompt, names] = known[prompt]
-                self._embeddings.move_to_end((prompt, names))
-            while len(self._embeddings) > self._cache_size:
-                self._embeddings.popitem(last=False)
-        return torch.stack([known[prompt] for prompt in prompts])
+        applied = tuple((adapter.digest, adapter.weight) for adapter in active)
+        known = {prompt: self._embeddings.get((prompt, applied)) for prompt in dict.fromkeys(prompts)}
+        missing = [prompt for prompt, embedding in known.items() if embedding is None]
+        self.cache_hits += len(known) - len(missing)
+        self.cache_misses += len(missing)
+        for prompt, encoded in zip(missing, self._encoded(missing, active), strict=True):
+            known[prompt] = self._embeddings.put((prompt, applied), encoded.to(self._pipeline.dtype))
+        return torch.cat([embedding for prompt in prompts if (embedding := known[prompt]) is not None])
 
-    def _encode(self, prompts: Sequence[str], adapters: Sequence[AppliedAdapter]) -> Tensor:
-        input_ids, _ = tokenize(self._pipeline, prompts)
+    def _encoded(self, prompts: Sequence[str], adapters: Sequence[AppliedAdapter]) -> Iterator[Tensor]:
+        """Yield ``(1, max_tokens, d)`` for each prompt."""
         if not adapters:
-            embeddings: Tensor = self._pipeline.text_encoder(input_ids.to(self._pipeline.device))[0]
-            return embeddings.to(self._pipeline.dtype)
-        tail = self._tail_from(min(adapter.factors.first_layer for adapter in adapters))
-        parameters = apply_factors(tail, [(adapter.factors, adapter.weight) for adapter in adapters])
-        hidden = hidden_before(self._pipeline, input_ids, tail.first_layer)
-        output: Tensor = functional_call(tail, parameters, (hidden,))
-        return output.to(self._pipeline.dtype)
+            for prompt in prompts:
+                input_ids, _ = tokenize(self._pipeline, [prompt])
+                yield self._pipeline.text_encoder(input_ids.to(self._pipeline.device))[0]
+            return
+        tail = self._tail(min(adapter.factors.first_layer for adapter in adapters))
+        changed = apply_factors(tail, [(adapter.factors, adapter.weight) for adapter in adapters])
+        for prompt in prompts:
+            yield functional_call(tail, changed, (self._prefix(prompt, tail.first_layer),))
 
-    def _tail_from(self, first_layer: int) -> EncoderTail:
-        """Return a tail that reaches down to ``first_layer``; the deepest one that was needed is kept."""
-        if self._tail is None or self._tail.first_layer > first_layer:
-            self._tail = EncoderTail(self._pipeline, first_layer)
-        return self._tail
+    def _tail(self, first_layer: int) -> EncoderTail:
+        return self._tails.get(first_layer) or self._tails.put(first_layer, EncoderTail(self._pipeline, first_layer))
+
+    def _prefix(self, prompt: str, layer: int) -> Tensor:
+        hidden = self._prefixes.get((prompt, layer))
+        if hidden is None:
+            input_ids, _ = tokenize(self._pipeline, [prompt])
+            hidden = self._prefixes.put((prompt, layer), hidden_before(self._pipeline, input_ids, layer))
+        return hidden
+
+
+class _Cache(Generic[K, V]):
+    """Keeps so many values; those not used for longest leave first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def put(self, key: K, value: V) -> V:
+        self._values[key] = value
+        while len(self._values) > self._size:
+            self._values.popitem(last=False)
+        return value

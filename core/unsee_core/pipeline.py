@@ -203,7 +203,7 @@ def _load_folder(folder: Path) -> ModelParts:
 def _load_scheduler(folder: Path) -> Any:
     config = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))
     scheduler_class: Any = getattr(diffusers, config["_class_name"], None)
-    if not (inspect.isclass(scheduler_class) and issubclass(scheduler_class, SchedulerMixin)):
+    if SchedulerMixin not in inspect.getmro(scheduler_class or object):
         raise ValueError(f"{config['_class_name']} is no scheduler of diffusers {diffusers.__version__}")
     return scheduler_class.from_config(config)
 
