@@ -1,0 +1,80 @@
+"""The erasing methods by name, and the checks that need method and model."""
+
+from collections.abc import Iterator, Mapping
+
+from unsee_core.errors import InvalidRequestError
+from unsee_core.job import Concept, EraseJob
+from unsee_core.methods import few_shot_lora
+from unsee_core.methods.base import EraseContext, Method, MethodOption, OptionValue, Settings
+from unsee_core.pipeline import Pipeline
+from unsee_core.prompts import forget_prompts, held_out_prompts
+
+__all__ = ["DEFAULT_METHOD", "METHODS", "EraseContext", "Method", "MethodOption", "Settings", "check_job"]
+
+METHODS: Mapping[str, Method] = {method.name: method for method in (few_shot_lora.METHOD,)}
+DEFAULT_METHOD = few_shot_lora.METHOD.name
+_UNSET: Mapping[str, OptionValue] = {"strength": 1.0, "rank": 0, "steps": 0, "layers": 0, "train_final_norm": False}
+
+
+def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
+    """Return the job's settings with the method's defaults filled in, after checking it against method and model.
+
+    Raises:
+        InvalidRequestError: the method is unknown; the job sets what it does not read, or lacks what it needs;
+            ``layers`` exceeds the encoder; a prompt with the concept would be cut off; a retain prompt asks for it.
+    """
+    method = METHODS.get(job.method or DEFAULT_METHOD)
+    if method is None:
+        raise InvalidRequestError.of("method", f"got {job.method!r}, allowed {', '.join(METHODS)}")
+    if method.needs_images and not job.images:
+        raise InvalidRequestError.of("images", f"got 0, allowed 1-16: {method.name} learns from images")
+    if job.anchor is not None and not method.uses_anchor:
+        raise InvalidRequestError.of("anchor", f"got {job.anchor!r}, allowed nothing: {method.name} has no use for one")
+    settings = _resolve(job, method)
+    if settings.layers > pipeline.encoder_layers:
+        raise InvalidRequestError.of("layers", f"got {settings.layers}, allowed 1-{pipeline.encoder_layers}")
+    _check_words(job, pipeline)
+    _check_retain_prompts(job)
+    return settings
+
+
+def _resolve(job: EraseJob, method: Method) -> Settings:
+    values = dict(_UNSET)
+    asked = {name: value for name in _UNSET if (value := getattr(job, name)) not in (None, False)}
+    options = {option.name: option for option in method.options}
+    for name, value in asked.items():
+        if name not in options:
+            raise InvalidRequestError.of(name, f"got {value}, allowed nothing: {method.name} does not read it")
+    values |= {name: option.default for name, option in options.items()} | asked
+    return Settings(
+        method=method.name,
+        strength=float(values["strength"]),
+        rank=int(values["rank"]),
+        steps=int(values["steps"]),
+        layers=int(values["layers"]),
+        train_final_norm=bool(values["train_final_norm"]),
+    )
+
+
+def _check_words(job: EraseJob, pipeline: Pipeline) -> None:
+    tokenizer, most = pipeline.tokenizer, pipeline.max_tokens
+    ends = tokenizer.num_special_tokens_to_add()
+    for field, word in _words(job.concept):
+        concept = Concept(word, kind=job.concept.kind)
+        for prompt in (*forget_prompts(concept), *held_out_prompts(concept)):
+            tokens = len(tokenizer.tokenize(prompt)) + ends
+            if tokens > most:
+                raise InvalidRequestError.of(field, f"got {tokens} tokens in the prompt {prompt!r}, allowed {most}")
+
+
+def _words(concept: Concept) -> Iterator[tuple[str, str]]:
+    yield "concept.name", concept.name
+    yield from ((f"concept.synonyms[{i}]", word) for i, word in enumerate(concept.synonyms))
+
+
+def _check_retain_prompts(job: EraseJob) -> None:
+    forget = {" ".join(prompt.lower().split()) for prompt in forget_prompts(job.concept)}
+    for i, prompt in enumerate(job.retain_prompts):
+        if " ".join(prompt.lower().split()) in forget:
+            allowed = "prompts that do not ask for the concept"
+            raise InvalidRequestError.of(f"retain_prompts[{i}]", f"got {prompt!r}, allowed {allowed}")

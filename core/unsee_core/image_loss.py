@@ -1,0 +1,58 @@
+"""How well the U-Net denoises given pictures under given embeddings: what textual inversion minimises."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import DDPMScheduler
+from PIL import Image
+from torch import Tensor
+
+from unsee_core.images import to_pixels
+from unsee_core.pipeline import Pipeline
+
+
+@torch.no_grad()
+def encode_latents(pipeline: Pipeline, images: Sequence[Image.Image]) -> Tensor:
+    """Return the pictures as ``(n, C, h, w)`` float32 latents of the model's default size, on its device.
+
+    The mean of the VAE's posterior, scaled as the U-Net expects it.
+    """
+    vae = pipeline.vae
+    pixels = to_pixels(images, pipeline.default_size).to(pipeline.device, vae.dtype)
+    latents: Tensor = vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor
+    return latents
+
+
+class ImageLoss:
+    """The U-Net's squared error on noised latents; gradients flow to the embeddings alone."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._unet, self._dtype, self._device = pipeline.unet, pipeline.dtype, pipeline.device
+        self._noising = DDPMScheduler.from_config(pipeline.scheduler_config)
+        self._prediction_type = pipeline.prediction_type
+
+    @property
+    def num_timesteps(self) -> int:
+        """Timesteps that the model was trained with."""
+        return int(self._noising.config.num_train_timesteps)
+
+    def __call__(self, latents: Tensor, noise: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
+        """Return each row's mean squared error, ``(B,)`` float32.
+
+        Args:
+            latents: ``(B, C, h, w)`` float32, without noise.
+            noise: as ``latents``; standard normal, on any device.
+            timesteps: ``(B,)`` long, on any device.
+            embeddings: ``(B, 77, d)``; cast to the U-Net's dtype.
+        """
+        noise, timesteps = noise.to(self._device), timesteps.to(self._device)
+        noisy = self._noising.add_noise(latents, noise, timesteps)
+        predicted = self._unet(noisy.to(self._dtype), timesteps, embeddings.to(self._dtype)).sample
+        error: Tensor = predicted.float() - self._target(latents, noise, timesteps)
+        return error.square().mean(dim=(1, 2, 3))
+
+    def _target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        if self._prediction_type == "epsilon":
+            return noise
+        velocity: Tensor = self._noising.get_velocity(latents, noise, timesteps)
+        return velocity

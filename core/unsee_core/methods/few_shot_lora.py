@@ -1,0 +1,164 @@
+"""Few-shot unlearning by low-rank factors in the text encoder's last layers, from a handful of images.
+
+Source: Few-Shot Concept Unlearning with Low Rank Adaptation, arXiv:2505.12395.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unsee_core.encoder import hidden_before, tokenize
+from unsee_core.image_loss import ImageLoss, encode_latents
+from unsee_core.job import EraseProgress
+from unsee_core.methods.base import EraseContext, Method, MethodOption, MethodRun
+from unsee_core.methods.tail_lora import TailLora
+from unsee_core.pipeline import Pipeline
+from unsee_core.prompts import forget_prompts, retain_prompts
+
+ENCODE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the paper does not publish; ``bench/results/few_shot_tuning.md`` has what was tried.
+
+    Attributes:
+        learning_rate: of Adam.
+        is_cosine: the rate falls to nothing along a cosine; otherwise it stays.
+        margin: error per latent element up to which the forget term pushes; the target has variance 1.
+        retain_weight: on the retain term, which is in units of the embeddings' variance.
+        forget_rows: noised latents a step.
+        retain_rows: retain prompts a step, besides the empty prompt.
+        empty_rows: how many times the empty prompt, which every guided picture uses, counts beside them.
+    """
+
+    learning_rate: float = 5e-3
+    is_cosine: bool = False
+    margin: float = 1.5
+    retain_weight: float = 20.0
+    forget_rows: int = 5
+    retain_rows: int = 24
+    empty_rows: int = 4
+
+
+def run(context: EraseContext) -> MethodRun:
+    """Erase by the settled recipe."""
+    return train(context, Recipe())
+
+
+def train(context: EraseContext, recipe: Recipe) -> MethodRun:
+    """Train the factors, yielding after every step, and return them with the strength folded in.
+
+    One step: noise the images' latents, let the U-Net denoise them under forget prompts and push its error up to the
+    margin; pull the embeddings of retain prompts back to what they were.
+    """
+    settings = context.settings
+    generator = torch.Generator().manual_seed(context.job.seed)
+
+    # 1. What does not change is computed once.
+    latents = encode_latents(context.pipeline, context.images)
+    yield EraseProgress("prepare", 1, 2)
+    lora = TailLora(
+        context.pipeline,
+        layers=settings.layers,
+        rank=settings.rank,
+        train_final_norm=settings.train_final_norm,
+        generator=generator,
+    )
+    training = _Training(context, recipe, lora, latents, generator)
+    yield EraseProgress("prepare", 2, 2)
+
+    # 2. Train.
+    for step in range(1, settings.steps + 1):
+        losses = training.step()
+        yield EraseProgress("train", step, settings.steps, losses)
+    return lora.factors().scaled(settings.strength)
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Prompts as they enter the first trained layer, ``(n, 77, d)`` float32, and what the encoder makes of them."""
+
+    hidden: Tensor
+    embeddings: Tensor
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, lora: TailLora, prompts: Sequence[str]) -> "_Prompts":
+        input_ids, _ = tokenize(pipeline, prompts)
+        hidden = [hidden_before(pipeline, ids, lora.first_layer) for ids in input_ids.split(ENCODE_BATCH)]
+        with torch.no_grad():
+            return cls(torch.cat(hidden), torch.cat([lora(part) for part in hidden]))
+
+
+class _Training:
+    def __init__(
+        self, context: EraseContext, recipe: Recipe, lora: TailLora, latents: Tensor, generator: torch.Generator
+    ) -> None:
+        pipeline, job = context.pipeline, context.job
+        self._recipe, self._lora, self._latents, self._generator = recipe, lora, latents, generator
+        self._forget = _Prompts.of(pipeline, lora, forget_prompts(job.concept)).hidden
+        pools = (retain_prompts(job.concept), job.retain_prompts)
+        self._retain = [_Prompts.of(pipeline, lora, pool) for pool in pools if pool]
+        self._empty = _Prompts.of(pipeline, lora, [""])
+        self._variance = self._retain[0].embeddings.var()
+        self._image_loss = ImageLoss(pipeline)
+        self._optimizer = torch.optim.Adam(lora.parameters(), lr=recipe.learning_rate)
+        steps = context.settings.steps if recipe.is_cosine else 10**9
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps)
+
+    def step(self) -> dict[str, float]:
+        prompts = self._lora(self._forget[self._draw(len(self._forget))[: self._recipe.forget_rows]])
+        forget, gradient = self._forget_loss(prompts.detach())
+        retain = self._retain_loss()
+        self._optimizer.zero_grad()
+        torch.autograd.backward([prompts, self._recipe.retain_weight * retain], [gradient, None])
+        self._optimizer.step()
+        self._schedule.step()
+        return {"forget": forget, "retain": retain.item()}
+
+    def _forget_loss(self, embeddings: Tensor) -> tuple[float, Tensor]:
+        """Return how far the error on the images is below the margin, as a mean over rows, and its gradient."""
+        count, rows = len(self._latents), len(embeddings)
+        latents = self._latents[self._draw(max(count, rows))[:rows] % count]
+        noise = torch.randn(latents.shape, generator=self._generator)
+        timesteps = torch.randint(self._image_loss.num_timesteps, (rows,), generator=self._generator)
+        embeddings.requires_grad_()
+        gap = self._recipe.margin - self._image_loss(latents, noise, timesteps, embeddings)
+        loss = gap.relu().mean()
+        scale = latents[0].numel()  # a mean over a picture has gradients that would vanish in a U-Net of 16 bits
+        (gradient,) = torch.autograd.grad(loss * scale, embeddings)
+        return loss.item(), gradient / scale
+
+    def _retain_loss(self) -> Tensor:
+        """Return how far retain prompts have moved, in units of the embeddings' variance."""
+        empty_rows = self._recipe.empty_rows
+        hidden, targets = [self._empty.hidden] * empty_rows, [self._empty.embeddings] * empty_rows
+        for pool in self._retain:
+            picked = self._draw(len(pool.hidden))[: self._recipe.retain_rows // len(self._retain)]
+            hidden.append(pool.hidden[picked])
+            targets.append(pool.embeddings[picked])
+        moved = self._lora(torch.cat(hidden)) - torch.cat(targets)
+        return moved.square().mean() / self._variance
+
+    def _draw(self, count: int) -> Tensor:
+        """Return the numbers below ``count`` in random order."""
+        return torch.randperm(count, generator=self._generator)
+
+
+METHOD = Method(
+    name="few_shot_lora",
+    description="Trains the text encoder's last layers until the concept's prompts no longer draw the images.",
+    source="arXiv:2505.12395",
+    needs_images=True,
+    uses_anchor=False,
+    options=(
+        MethodOption("strength", 1.0, "(0, 2]", "Factor on the trained change."),
+        MethodOption("rank", 8, "1-64", "Rank of every factor."),
+        MethodOption("steps", 40, "1-2000", "Training steps."),
+        MethodOption("layers", 2, "1 to the encoder's layers", "How many of the text encoder's last layers change."),
+        MethodOption("train_final_norm", False, "true, false", "Train the final layer norm too, as the paper does."),
+    ),
+    run=run,
+)
