@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from unsee_core.checkpoint import clip_vocabulary
@@ -14,6 +14,11 @@ from unsee_core.pipeline import Pipeline, load_pipeline
 
 EMOJI = Path(__file__).parents[1] / "models" / "emoji"
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pass what diffusers' schedulers do with numpy 2; every other warning is an error."""
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning:diffusers.schedulers")
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +33,14 @@ def emoji() -> Path:
 def pipeline(emoji: Path) -> Pipeline:
     """The embedded model, resident on the CPU; no test may change it."""
     return load_pipeline(str(emoji), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def reference(emoji: Path) -> StableDiffusionPipeline:
+    """The embedded model in diffusers' own pipeline, float32; a test that loads LoRAs into it unloads them."""
+    loaded = StableDiffusionPipeline.from_pretrained(emoji, local_files_only=True).to(torch.float32)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The resident model: the only place where weights are read from disk or from the hub."""
 
-import inspect
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -181,7 +180,7 @@ def _download(name: str) -> Path:
 def _load_folder(folder: Path) -> ModelParts:
     """Read the parts of a folder in diffusers' layout: weights in float32 on the CPU, safetensors only."""
     local = {"local_files_only": True}
-    weights: dict[str, Any] = {**local, "use_safetensors": True, "torch_dtype": torch.float32}
+    weights = {**local, "use_safetensors": True}
     text_encoder, info = _read(
         folder, "text_encoder", lambda part: CLIPTextModel.from_pretrained(part, output_loading_info=True, **weights)
     )
@@ -193,9 +192,9 @@ def _load_folder(folder: Path) -> ModelParts:
         )
     return ModelParts(
         tokenizer=_read(folder, "tokenizer", lambda part: CLIPTokenizerFast.from_pretrained(part, **local)),
-        text_encoder=text_encoder,
-        unet=_read(folder, "unet", lambda part: UNet2DConditionModel.from_pretrained(part, **weights)),
-        vae=_read(folder, "vae", lambda part: AutoencoderKL.from_pretrained(part, **weights)),
+        text_encoder=text_encoder.float(),
+        unet=_read(folder, "unet", lambda part: UNet2DConditionModel.from_pretrained(part, **weights).float()),
+        vae=_read(folder, "vae", lambda part: AutoencoderKL.from_pretrained(part, **weights).float()),
         scheduler=_read(folder, "scheduler", _load_scheduler),
     )
 
@@ -203,7 +202,8 @@ def _load_folder(folder: Path) -> ModelParts:
 def _load_scheduler(folder: Path) -> Any:
     config = json.loads((folder / "scheduler_config.json").read_text(encoding="utf-8"))
     scheduler_class: Any = getattr(diffusers, config["_class_name"], None)
-    if SchedulerMixin not in inspect.getmro(scheduler_class or object):
+    is_scheduler = isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)
+    if not is_scheduler:
         raise ValueError(f"{config['_class_name']} is no scheduler of diffusers {diffusers.__version__}")
     return scheduler_class.from_config(config)
 
