@@ -1,0 +1,92 @@
+"""Erase concepts from a Stable Diffusion 2 that a server keeps resident, and draw with what is left.
+
+Example:
+    >>> import unsee
+    >>> with unsee.Client("127.0.0.1:50051") as client:
+    ...     adapter = client.erase("cat", images=["cat-1.png", "cat-2.png"])
+    ...     adapter.save("no-cat.safetensors")
+"""
+
+from unsee.aio import AsyncAdapter, AsyncClient
+from unsee.client import Adapter, Client, EraseJob, GenerateJob, Job
+from unsee.errors import (
+    AlreadyExistsError,
+    CancelledError,
+    DataLossError,
+    DeadlineExceededError,
+    Error,
+    FailedPreconditionError,
+    FieldViolation,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    Status,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from unsee.images import GeneratedImage
+from unsee.jobs import AsyncJob
+from unsee.requests import EraseOptions, GenerateOptions
+from unsee.types import (
+    AdapterInfo,
+    BaseModel,
+    Concept,
+    Drift,
+    EraseProgress,
+    GenerateProgress,
+    GenerateResult,
+    Limits,
+    MethodInfo,
+    ModelInfo,
+    OptionInfo,
+    Queued,
+    Report,
+    ResolvedAdapter,
+    ServerInfo,
+)
+
+__all__ = [
+    "Adapter",
+    "AdapterInfo",
+    "AlreadyExistsError",
+    "AsyncAdapter",
+    "AsyncClient",
+    "AsyncJob",
+    "BaseModel",
+    "CancelledError",
+    "Client",
+    "Concept",
+    "DataLossError",
+    "DeadlineExceededError",
+    "Drift",
+    "EraseJob",
+    "EraseOptions",
+    "EraseProgress",
+    "Error",
+    "FailedPreconditionError",
+    "FieldViolation",
+    "GenerateJob",
+    "GenerateOptions",
+    "GenerateProgress",
+    "GenerateResult",
+    "GeneratedImage",
+    "InternalError",
+    "InvalidArgumentError",
+    "Job",
+    "Limits",
+    "MethodInfo",
+    "ModelInfo",
+    "NotFoundError",
+    "OptionInfo",
+    "PermissionDeniedError",
+    "Queued",
+    "Report",
+    "ResolvedAdapter",
+    "ResourceExhaustedError",
+    "ServerInfo",
+    "Status",
+    "UnauthenticatedError",
+    "UnavailableError",
+]

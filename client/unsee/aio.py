@@ -1,0 +1,374 @@
+"""The client for asyncio; the synchronous one runs it on an event loop of its own."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from unsee.channel import Connection, PathInput
+from unsee.errors import from_rpc
+from unsee.jobs import (
+    AsyncEraseJob,
+    AsyncGenerateJob,
+    AsyncJob,
+    EraseEvent,
+    EraseFold,
+    GenerateEvent,
+    GenerateFold,
+    wait_to_retry,
+)
+from unsee.requests import EraseOptions, GenerateOptions, erase_request, generate_request
+from unsee.transfer import Download, check_format, save_adapter, upload
+from unsee.types import (
+    FORMATS,
+    AdapterFormat,
+    AdapterInfo,
+    ConceptKind,
+    GenerateResult,
+    ServerInfo,
+    adapter_info,
+    server_info,
+)
+from unsee.v1 import adapters_pb2, cancel_pb2, erase_pb2, generate_pb2, info_pb2
+from unsee.v1.service_pb2_grpc import UnseeServiceStub
+
+if TYPE_CHECKING:
+    from unsee.v1.service_pb2_grpc import UnseeServiceAsyncStub
+
+E = TypeVar("E")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class AsyncAdapter(AdapterInfo):
+    """An adapter on the server.
+
+    Example:
+        >>> adapter = await client.get_adapter("no-cat")
+        >>> await adapter.save("no-cat.safetensors")
+        PosixPath('no-cat.safetensors')
+    """
+
+    _client: "AsyncClient" = field(repr=False, compare=False)
+
+    async def bytes(self, format: AdapterFormat = "diffusers") -> bytes:
+        """Return the adapter's bytes in a layout; peft's is a zip.
+
+        Raises:
+            FailedPreconditionError: the layout cannot hold this adapter.
+        """
+        return await self._client.download(self.digest, format)
+
+    async def save(self, path: PathInput, format: AdapterFormat = "diffusers") -> Path:
+        """Write the adapter to a file, or for peft to a new folder, and return the path."""
+        return save_adapter(path, await self.bytes(format), format)
+
+
+class AsyncClient:
+    """A client for asyncio; use it as a context manager, within one event loop.
+
+    Args:
+        target: ``host:port`` of the server.
+        token: bearer token; refused over plaintext to another machine.
+        tls_ca: PEM file of the authorities to trust; ``tls_cert`` and ``tls_key`` for mutual TLS; ``tls=True`` for TLS
+            with the system's authorities.
+        timeout: seconds that a call other than erase and generate may take.
+
+    Raises:
+        InvalidArgumentError: the arguments do not go together.
+
+    Example:
+        >>> async with unsee.AsyncClient("127.0.0.1:50051") as client:
+        ...     adapter = await client.erase("cat", images=["cat-1.png", "cat-2.png"])
+        ...     result = await client.generate("a cat", adapters=[adapter.name])
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        token: str | None = None,
+        tls: bool = False,
+        tls_ca: PathInput | None = None,
+        tls_cert: PathInput | None = None,
+        tls_key: PathInput | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        connection = Connection(target, token, tls_ca, tls_cert, tls_key, tls)
+        self._metadata = connection.metadata
+        self._timeout = timeout
+        self._channel = connection.open()
+        self._stub = cast("UnseeServiceAsyncStub", UnseeServiceStub(self._channel))
+        self._jobs: set[AsyncJob[Any, Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel; work that still runs goes on at the server for a while, see ``attach``."""
+        for job in list(self._jobs):
+            await job.abandon()
+        await self._channel.close()
+
+    async def erase(
+        self, concept: str, on_progress: Callable[[EraseEvent], None] | None = None, **options: Unpack[EraseOptions]
+    ) -> AsyncAdapter:
+        """Erase a concept and return its adapter; see ``EraseOptions``.
+
+        Args:
+            concept: its name, as it stands in prompts.
+            on_progress: is called with every event.
+
+        Raises:
+            Error: what the work ended with. Whoever stops waiting cancels it.
+
+        Example:
+            >>> adapter = await client.erase("cat", images=["cat-1.png", "cat-2.png"], synonyms=["kitten"])
+        """
+        return await _finish(self.start_erase(concept, **options), on_progress)
+
+    def start_erase(self, concept: str, **options: Unpack[EraseOptions]) -> AsyncEraseJob["AsyncAdapter"]:
+        """Start to erase a concept and return the work at once; see ``EraseOptions``.
+
+        Example:
+            >>> job = client.start_erase("cat", images=["cat-1.png"])
+            >>> async for event in job:
+            ...     print(event)
+        """
+        return self._erase_job(erase_request(concept, options))
+
+    def attach(self, request_id: str) -> AsyncEraseJob["AsyncAdapter"]:
+        """Follow an erasure that was started before, also from elsewhere by the same caller.
+
+        Example:
+            >>> adapter = await client.attach(request_id).result()
+        """
+        return self._erase_job(erase_pb2.EraseRequest(request_id=request_id, attach=True))
+
+    async def generate(
+        self,
+        prompt: str,
+        on_progress: Callable[[GenerateEvent], None] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> GenerateResult:
+        """Draw pictures and return them; see ``GenerateOptions``.
+
+        Example:
+            >>> result = await client.generate("a cat", adapters=["no-cat", ("no-dog", 0.8)], seed=0, num_images=2)
+            >>> result[0].save("cat.png")
+        """
+        return await _finish(self.start_generate(prompt, **options), on_progress)
+
+    def start_generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncGenerateJob:
+        """Start to draw pictures and return the work at once; see ``GenerateOptions``.
+
+        Example:
+            >>> job = client.start_generate("a dog", num_images=4)
+            >>> async for event in job:
+            ...     if isinstance(event, unsee.GeneratedImage):
+            ...         event.save(f"dog-{event.index}.png")
+        """
+        return self._generate_job(generate_request(prompt, options))
+
+    def attach_generate(self, request_id: str) -> AsyncGenerateJob:
+        """Follow a generation that was started before.
+
+        Example:
+            >>> result = await client.attach_generate(request_id).result()
+        """
+        return self._generate_job(generate_pb2.GenerateRequest(request_id=request_id, attach=True))
+
+    async def cancel(self, request_id: str) -> None:
+        """Stop an erasure or a generation within one step; nothing happens if it has ended.
+
+        Raises:
+            NotFoundError: the server does not know the id.
+
+        Example:
+            >>> await client.cancel(job.request_id)
+        """
+        await self._call(self._stub.Cancel, cancel_pb2.CancelRequest(request_id=request_id))
+
+    async def list_adapters(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        concept: str = "",
+        method: str = "",
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        page_size: int = 0,
+    ) -> AsyncIterator[AsyncAdapter]:
+        """Yield the adapters that meet all conditions, by name, page after page.
+
+        Args:
+            labels: that an adapter must have, with these values.
+            concept: name or synonym, compared without case.
+            method: that made it.
+            created_after: stored at or after; a datetime with a time zone.
+            created_before: stored before.
+            page_size: adapters fetched at a time; 0: the server's default.
+
+        Example:
+            >>> names = [adapter.name async for adapter in client.list_adapters(concept="cat")]
+        """
+        request = adapters_pb2.ListAdaptersRequest(
+            page_size=page_size,
+            labels=labels or {},
+            concept=concept,
+            method=method,
+            created_after=_timestamp(created_after),
+            created_before=_timestamp(created_before),
+        )
+        while True:
+            page = await self._call(self._stub.ListAdapters, request)
+            for message in page.adapters:
+                yield self._bound(adapter_info(message))
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def get_adapter(self, adapter: str) -> AsyncAdapter:
+        """Return an adapter by name or digest.
+
+        Raises:
+            NotFoundError: there is none.
+
+        Example:
+            >>> (await client.get_adapter("no-cat")).report.empty_drift
+            0.021
+        """
+        reply = await self._call(self._stub.GetAdapter, adapters_pb2.GetAdapterRequest(adapter=adapter))
+        return self._bound(adapter_info(reply.adapter))
+
+    async def delete_adapter(self, name: str) -> None:
+        """Delete an adapter by name; work that already uses it ends undisturbed.
+
+        Raises:
+            NotFoundError: there is none.
+
+        Example:
+            >>> await client.delete_adapter("no-cat")
+        """
+        await self._call(self._stub.DeleteAdapter, adapters_pb2.DeleteAdapterRequest(name=name))
+
+    async def import_adapter(
+        self,
+        source: PathInput | bytes,
+        *,
+        name: str | None = None,
+        replace: bool = False,
+        labels: Mapping[str, str] | None = None,
+        concept: str | None = None,
+        synonyms: tuple[str, ...] = (),
+        kind: ConceptKind = "object",
+    ) -> AsyncAdapter:
+        """Store an adapter that was made elsewhere: diffusers', kohya's or peft's layout, told from its keys.
+
+        Args:
+            source: a safetensors file, its bytes, or a folder as peft writes it.
+            name: None: a slug of the concept's name and eight digits of the digest.
+            replace: an adapter of this name is replaced.
+            labels: stored with it.
+            concept: what it erases, where it does not say itself.
+            synonyms: other names for that.
+            kind: what kind of thing that is.
+
+        Raises:
+            InvalidArgumentError: it cannot be read, or is no usable adapter.
+            FailedPreconditionError: it belongs to a model with other shapes.
+
+        Example:
+            >>> adapter = await client.import_adapter("no-dog.safetensors", name="no-dog")
+        """
+        parts = upload(
+            source, name=name, replace=replace, labels=labels or {}, concept=concept, synonyms=synonyms, kind=kind
+        )
+        reply = await self._call(self._stub.ImportAdapter, parts)
+        return self._bound(adapter_info(reply.adapter))
+
+    async def download(self, adapter: str, format: AdapterFormat = "diffusers") -> bytes:
+        """Return an adapter's bytes in a layout, checked; where the stream breaks, it goes on from there.
+
+        Raises:
+            NotFoundError: there is none.
+            FailedPreconditionError: the layout cannot hold it.
+            DataLossError: the bytes differ from their digest.
+
+        Example:
+            >>> data = await client.download("no-cat", "kohya")
+        """
+        check_format(format)
+        download, tries = Download(), 0
+        while True:
+            request = adapters_pb2.DownloadAdapterRequest(
+                adapter=adapter, format=FORMATS[format], offset=len(download.data)
+            )
+            try:
+                async for part in self._stub.DownloadAdapter(request, metadata=self._metadata):
+                    download.add(part)
+            except grpc.aio.AioRpcError as error:
+                tries += 1
+                await wait_to_retry(from_rpc(error), tries)
+            else:
+                return download.finished()
+
+    async def server_info(self) -> ServerInfo:
+        """Return the server's model, its digests and limits, and the methods.
+
+        Example:
+            >>> (await client.server_info()).model.default_size
+            64
+        """
+        return server_info(await self._call(self._stub.GetServerInfo, info_pb2.GetServerInfoRequest()))
+
+    def _erase_job(self, request: erase_pb2.EraseRequest) -> AsyncEraseJob["AsyncAdapter"]:
+        return self._followed(AsyncJob(self._opened(self._stub.Erase), request, EraseFold(self._bound), self.cancel))
+
+    def _generate_job(self, request: generate_pb2.GenerateRequest) -> AsyncGenerateJob:
+        return self._followed(AsyncJob(self._opened(self._stub.Generate), request, GenerateFold(), self.cancel))
+
+    def _followed(self, job: AsyncJob[E, R]) -> AsyncJob[E, R]:
+        self._jobs.add(job)
+        job.when_over(self._jobs.discard)
+        return job
+
+    def _opened(self, method: Any) -> Callable[[Any], AsyncIterator[Any]]:
+        return lambda request: method(request, metadata=self._metadata)
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return await method(request, metadata=self._metadata, timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from None
+
+    def _bound(self, info: AdapterInfo) -> AsyncAdapter:
+        return AsyncAdapter(**vars(info), _client=self)
+
+
+async def _finish(job: AsyncJob[E, R], on_event: Callable[[E], None] | None) -> R:
+    """Return what the work ends with; where the waiting ends before, cancel it."""
+    try:
+        if on_event is not None:
+            async for event in job:
+                on_event(event)
+        return await job.result()
+    except BaseException:
+        await job.cancel()
+        raise
+
+
+def _timestamp(when: datetime | None) -> Timestamp | None:
+    if when is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(when)
+    return stamp

@@ -1,0 +1,369 @@
+"""The synchronous client: the asyncio one, on an event loop in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar, Unpack
+
+from unsee.aio import AsyncClient
+from unsee.channel import PathInput
+from unsee.jobs import AsyncJob, EraseEvent, GenerateEvent
+from unsee.requests import EraseOptions, GenerateOptions
+from unsee.transfer import save_adapter
+from unsee.types import AdapterFormat, AdapterInfo, ConceptKind, GenerateResult, ServerInfo
+
+EventT = TypeVar("EventT")
+ResultT = TypeVar("ResultT")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Adapter(AdapterInfo):
+    """An adapter on the server.
+
+    Example:
+        >>> client.get_adapter("no-cat").save("no-cat.safetensors")
+        PosixPath('no-cat.safetensors')
+    """
+
+    _client: "Client" = field(repr=False, compare=False)
+
+    def bytes(self, format: AdapterFormat = "diffusers") -> bytes:
+        """Return the adapter's bytes in a layout; peft's is a zip.
+
+        Raises:
+            FailedPreconditionError: the layout cannot hold this adapter.
+        """
+        return self._client.download(self.digest, format)
+
+    def save(self, path: PathInput, format: AdapterFormat = "diffusers") -> Path:
+        """Write the adapter to a file, or for peft to a new folder, and return the path."""
+        return save_adapter(path, self.bytes(format), format)
+
+
+class Job(Generic[EventT, ResultT]):
+    """Work on the server, started and followed in the background.
+
+    Iterating gives its events from the first one on, any number of times, from any thread.
+
+    Attributes:
+        request_id: under which it can be attached to, also from elsewhere.
+
+    Example:
+        >>> job = client.start_erase("cat", images=["cat-1.png"])
+        >>> for event in job:
+        ...     print(event)
+        >>> adapter = job.result()
+    """
+
+    def __init__(
+        self,
+        job: AsyncJob[EventT, Any],
+        run: Callable[[Coroutine[Any, Any, Any]], Any],
+        bind: Callable[[Any], ResultT],
+    ) -> None:
+        self.request_id = job.request_id
+        self._job = job
+        self._run = run
+        self._bind = bind
+
+    def __iter__(self) -> Iterator[EventT]:
+        position = 0
+        while (event := self._run(self._job.event(position))) is not None:
+            yield event
+            position += 1
+
+    def result(self, timeout: float | None = None) -> ResultT:
+        """Return what the work ended with.
+
+        Args:
+            timeout: seconds to wait; the work goes on when they have passed.
+
+        Raises:
+            DeadlineExceededError: it has not ended in time.
+            Error: what it ended with.
+        """
+        return self._bind(self._run(self._job.result(timeout)))
+
+    def cancel(self) -> None:
+        """Stop the work within one step; it then ends with CancelledError. Nothing happens if it has ended before."""
+        self._run(self._job.cancel())
+
+
+EraseJob = Job[EraseEvent, Adapter]
+GenerateJob = Job[GenerateEvent, GenerateResult]
+
+
+class Client:
+    """A client; safe between threads, and a context manager.
+
+    Takes the arguments of ``AsyncClient``.
+
+    Example:
+        >>> with unsee.Client("127.0.0.1:50051") as client:
+        ...     adapter = client.erase("cat", images=["cat-1.png", "cat-2.png"])
+        ...     client.generate("a cat", adapters=[adapter.name])[0].save("cat.png")
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        token: str | None = None,
+        tls: bool = False,
+        tls_ca: PathInput | None = None,
+        tls_cert: PathInput | None = None,
+        tls_key: PathInput | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="unsee-client", daemon=True)
+        self._thread.start()
+        try:
+            self._async = self._run(
+                _opened(
+                    target, token=token, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, timeout=timeout
+                )
+            )
+        except BaseException:
+            self._stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; work that still runs goes on at the server for a while, see ``attach``."""
+        if not self._loop.is_closed():
+            self._run(self._async.close())
+            self._stop()
+
+    def erase(
+        self,
+        concept: str,
+        on_progress: Callable[[EraseEvent], None] | None = None,
+        **options: Unpack[EraseOptions],
+    ) -> Adapter:
+        """Erase a concept and return its adapter; see ``EraseOptions``.
+
+        Args:
+            concept: its name, as it stands in prompts.
+            on_progress: is called with every event.
+
+        Raises:
+            Error: what the work ended with. An interrupt (Ctrl-C) cancels the work.
+
+        Example:
+            >>> adapter = client.erase("cat", images=["cat-1.png", "cat-2.png"], synonyms=["kitten"])
+        """
+        return _finish(self.start_erase(concept, **options), on_progress)
+
+    def start_erase(self, concept: str, **options: Unpack[EraseOptions]) -> EraseJob:
+        """Start to erase a concept and return the work at once; see ``EraseOptions``.
+
+        Example:
+            >>> job = client.start_erase("cat", images=["cat-1.png"])
+            >>> job.result(timeout=60)
+        """
+        return self._erase_job(lambda: self._async.start_erase(concept, **options))
+
+    def attach(self, request_id: str) -> EraseJob:
+        """Follow an erasure that was started before, also from elsewhere by the same caller.
+
+        Example:
+            >>> adapter = client.attach(request_id).result()
+        """
+        return self._erase_job(lambda: self._async.attach(request_id))
+
+    def generate(
+        self,
+        prompt: str,
+        on_progress: Callable[[GenerateEvent], None] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> GenerateResult:
+        """Draw pictures and return them; see ``GenerateOptions``.
+
+        Example:
+            >>> for image in client.generate("a cat", adapters=["no-cat", ("no-dog", 0.8)], seed=0, num_images=2):
+            ...     image.save(f"cat-{image.seed}.png")
+        """
+        return _finish(self.start_generate(prompt, **options), on_progress)
+
+    def start_generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> GenerateJob:
+        """Start to draw pictures and return the work at once; see ``GenerateOptions``.
+
+        Example:
+            >>> job = client.start_generate("a dog", num_images=4)
+            >>> for event in job:
+            ...     print(event)
+        """
+        return self._generate_job(lambda: self._async.start_generate(prompt, **options))
+
+    def attach_generate(self, request_id: str) -> GenerateJob:
+        """Follow a generation that was started before.
+
+        Example:
+            >>> result = client.attach_generate(request_id).result()
+        """
+        return self._generate_job(lambda: self._async.attach_generate(request_id))
+
+    def cancel(self, request_id: str) -> None:
+        """Stop an erasure or a generation within one step; nothing happens if it has ended.
+
+        Raises:
+            NotFoundError: the server does not know the id.
+
+        Example:
+            >>> client.cancel(job.request_id)
+        """
+        self._run(self._async.cancel(request_id))
+
+    def list_adapters(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        concept: str = "",
+        method: str = "",
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        page_size: int = 0,
+    ) -> Iterator[Adapter]:
+        """Yield the adapters that meet all conditions, by name; conditions as in ``AsyncClient.list_adapters``.
+
+        Example:
+            >>> [adapter.name for adapter in client.list_adapters(labels={"team": "legal"})]
+            ['no-cat', 'no-dog']
+        """
+        adapters = self._async.list_adapters(
+            labels=labels,
+            concept=concept,
+            method=method,
+            created_after=created_after,
+            created_before=created_before,
+            page_size=page_size,
+        )
+        while (adapter := self._run(_next(adapters))) is not None:
+            yield self._bound(adapter)
+
+    def get_adapter(self, adapter: str) -> Adapter:
+        """Return an adapter by name or digest.
+
+        Raises:
+            NotFoundError: there is none.
+
+        Example:
+            >>> client.get_adapter("no-cat").report.empty_drift
+            0.021
+        """
+        return self._bound(self._run(self._async.get_adapter(adapter)))
+
+    def delete_adapter(self, name: str) -> None:
+        """Delete an adapter by name; work that already uses it ends undisturbed.
+
+        Raises:
+            NotFoundError: there is none.
+
+        Example:
+            >>> client.delete_adapter("no-cat")
+        """
+        self._run(self._async.delete_adapter(name))
+
+    def import_adapter(
+        self,
+        source: PathInput | bytes,
+        *,
+        name: str | None = None,
+        replace: bool = False,
+        labels: Mapping[str, str] | None = None,
+        concept: str | None = None,
+        synonyms: tuple[str, ...] = (),
+        kind: ConceptKind = "object",
+    ) -> Adapter:
+        """Store an adapter that was made elsewhere; arguments and errors as in ``AsyncClient.import_adapter``.
+
+        Example:
+            >>> adapter = client.import_adapter("no-dog.safetensors", name="no-dog")
+        """
+        imported = self._async.import_adapter(
+            source, name=name, replace=replace, labels=labels, concept=concept, synonyms=synonyms, kind=kind
+        )
+        return self._bound(self._run(imported))
+
+    def download(self, adapter: str, format: AdapterFormat = "diffusers") -> bytes:
+        """Return an adapter's bytes in a layout, checked; where the stream breaks, it goes on from there.
+
+        Raises:
+            NotFoundError: there is none.
+            FailedPreconditionError: the layout cannot hold it.
+            DataLossError: the bytes differ from their digest.
+
+        Example:
+            >>> data = client.download("no-cat", "kohya")
+        """
+        return self._run(self._async.download(adapter, format))
+
+    def server_info(self) -> ServerInfo:
+        """Return the server's model, its digests and limits, and the methods.
+
+        Example:
+            >>> client.server_info().model.default_size
+            64
+        """
+        return self._run(self._async.server_info())
+
+    def _erase_job(self, start: Callable[[], AsyncJob[EraseEvent, Any]]) -> EraseJob:
+        return Job(self._run(_started(start)), self._run, self._bound)
+
+    def _generate_job(self, start: Callable[[], AsyncJob[GenerateEvent, GenerateResult]]) -> GenerateJob:
+        return Job(self._run(_started(start)), self._run, lambda result: result)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what a coroutine returns, run on the client's own event loop."""
+        if self._loop.is_closed():
+            work.close()
+            raise RuntimeError("the client is closed")
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupt in this thread; what has ended is not touched
+            raise
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _bound(self, info: AdapterInfo) -> Adapter:
+        return Adapter(**{name: getattr(info, name) for name in AdapterInfo.__dataclass_fields__}, _client=self)
+
+
+async def _opened(target: str, **arguments: Any) -> AsyncClient:
+    return AsyncClient(target, **arguments)
+
+
+async def _started(start: Callable[[], AsyncJob[EventT, ResultT]]) -> AsyncJob[EventT, ResultT]:
+    return start()
+
+
+async def _next(items: AsyncIterator[T]) -> T | None:
+    return await anext(items, None)
+
+
+def _finish(job: Job[EventT, ResultT], on_event: Callable[[EventT], None] | None) -> ResultT:
+    """Return what the work ends with; where the waiting ends before, cancel it."""
+    try:
+        if on_event is not None:
+            for event in job:
+                on_event(event)
+        return job.result()
+    except BaseException:
+        job.cancel()
+        raise

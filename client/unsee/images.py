@@ -1,0 +1,95 @@
+"""Pictures and files: what callers have <-> the bytes that go over the wire."""
+
+import io
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from unsee.errors import InvalidArgumentError
+
+ImageInput = str | os.PathLike[str] | bytes | Image.Image
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """A finished picture.
+
+    Attributes:
+        index: which one of the request, from 0.
+        seed: of its generator.
+        format: "png", "jpeg" or "webp".
+        data: the encoded file.
+    """
+
+    index: int
+    seed: int
+    format: str
+    width: int
+    height: int
+    data: bytes = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the file and return its path.
+
+        Example:
+            >>> client.generate("a dog", seed=1)[0].save("dog.png")
+            PosixPath('dog.png')
+        """
+        return write_file(Path(path), self.data)
+
+    def to_pil(self) -> Image.Image:
+        """Return the picture for PIL.
+
+        Example:
+            >>> client.generate("a dog", seed=1)[0].to_pil().size
+            (64, 64)
+        """
+        return Image.open(io.BytesIO(self.data))
+
+
+def image_bytes(image: ImageInput, field: str) -> bytes:
+    """Return an encoded file of the picture: a path's content, bytes as they are, a PIL image as PNG.
+
+    Raises:
+        InvalidArgumentError: the path cannot be read, or it is none of these.
+    """
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        packed = io.BytesIO()
+        image.save(packed, format="PNG")
+        return packed.getvalue()
+    if not isinstance(image, str | os.PathLike):
+        raise InvalidArgumentError(f"{field}: got {type(image).__name__}, allowed a path, bytes or a PIL image")
+    return read_file(Path(image), field)
+
+
+def read_file(path: Path, field: str) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        InvalidArgumentError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidArgumentError(f"{field}: {path} cannot be read: {error.strerror}") from error
+
+
+def write_file(path: Path, data: bytes) -> Path:
+    """Write a file so that it is there as a whole or not at all, and return its path.
+
+    Raises:
+        InvalidArgumentError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise InvalidArgumentError(f"path: {path} cannot be written: {error.strerror}") from error
+    return path

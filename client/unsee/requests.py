@@ -1,0 +1,179 @@
+"""What callers ask, as messages for the wire; one place for the synchronous and the asyncio client."""
+
+import secrets
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict, TypeVar
+
+from unsee.errors import InvalidArgumentError
+from unsee.images import ImageInput, image_bytes
+from unsee.types import IMAGE_FORMATS, KINDS, SCHEDULERS, ConceptKind, ImageFormat, SchedulerName
+from unsee.v1 import common_pb2, erase_pb2, generate_pb2
+
+AdapterInput = str | tuple[str, float]
+Name = TypeVar("Name", bound=str)
+Number = TypeVar("Number")
+
+
+class EraseOptions(TypedDict, total=False):
+    """What an erasure takes besides the concept's name; all of it may be left out.
+
+    Attributes:
+        images: 1-16 pictures of the concept, each a path, bytes or a PIL image; none where the method allows it.
+        synonyms: other names for it.
+        kind: "object" (default), "style", "person" or "brand".
+        anchor: what takes its place; None: the empty prompt. Refused by methods that have no use for one.
+        retain: prompts that must stay as they are.
+        method: by its name in ``server_info()``; None: the server's default.
+        strength: in (0, 2]; None: the method's default.
+        rank: 1-64; None: the method's default.
+        steps: 1-2000; None: the method's default.
+        seed: same seed and settings, same bytes; 0 by default.
+        name: of the adapter; None: a slug of the concept's name and eight digits of the digest.
+        replace: an adapter of this name is replaced; else that is an AlreadyExistsError.
+        labels: stored with the adapter.
+        layers: how many of the encoder's last layers change; for "few_shot_lora".
+        train_final_norm: the encoder's final norm changes too; for "few_shot_lora".
+        request_id: of the caller's own; drawn if left out.
+    """
+
+    images: Iterable[ImageInput]
+    synonyms: Sequence[str]
+    kind: ConceptKind
+    anchor: str | None
+    retain: Sequence[str]
+    method: str | None
+    strength: float | None
+    rank: int | None
+    steps: int | None
+    seed: int
+    name: str | None
+    replace: bool
+    labels: Mapping[str, str]
+    layers: int | None
+    train_final_norm: bool
+    request_id: str | None
+
+
+class GenerateOptions(TypedDict, total=False):
+    """What a generation takes besides the prompt; all of it may be left out.
+
+    Attributes:
+        negative_prompt: what to steer away from.
+        adapters: names or digests, or pairs of one and a weight in [-2, 2].
+        seed: of the first image, the next has seed + 1; drawn if left out.
+        steps: 1-200; 25 by default.
+        guidance_scale: 0-50; None: the server's default.
+        width: pixels; None: the model's own size.
+        height: as width.
+        num_images: 1-16.
+        scheduler: "ddim", "euler", "euler_ancestral", "dpm_solver_multistep", "unipc", "pndm"; None: the model's own.
+        image_format: "png" (default), "jpeg" or "webp".
+        no_metadata: PNG files carry no settings.
+        request_id: of the caller's own; drawn if left out.
+    """
+
+    negative_prompt: str
+    adapters: Sequence[AdapterInput]
+    seed: int | None
+    steps: int | None
+    guidance_scale: float | None
+    width: int | None
+    height: int | None
+    num_images: int
+    scheduler: SchedulerName | None
+    image_format: ImageFormat
+    no_metadata: bool
+    request_id: str | None
+
+
+def erase_request(concept: str, options: EraseOptions) -> erase_pb2.EraseRequest:
+    """Return the message for an erasure.
+
+    Raises:
+        InvalidArgumentError: an image cannot be read, or a value does not fit the wire.
+    """
+    own = ("layers", "train_final_norm")
+    few_shot = erase_pb2.FewShotLoraOptions() if any(options.get(name) for name in own) else None
+    if few_shot is not None:
+        few_shot = _message(
+            erase_pb2.FewShotLoraOptions,
+            layers=options.get("layers"),
+            train_final_norm=options.get("train_final_norm", False),
+        )
+    what = _message(
+        common_pb2.Concept,
+        name=concept,
+        synonyms=options.get("synonyms", ()),
+        kind=_choice(KINDS, "kind", options.get("kind", "object")),
+    )
+    return _message(
+        erase_pb2.EraseRequest,
+        concept=what,
+        images=[image_bytes(image, f"images[{i}]") for i, image in enumerate(options.get("images", ()))],
+        anchor=options.get("anchor"),
+        retain_prompts=options.get("retain", ()),
+        method=options.get("method") or "",
+        strength=options.get("strength"),
+        rank=options.get("rank"),
+        steps=options.get("steps"),
+        seed=options.get("seed", 0),
+        adapter_name=options.get("name") or "",
+        replace=options.get("replace", False),
+        labels=options.get("labels", {}),
+        request_id=options.get("request_id") or str(uuid.uuid4()),
+        few_shot_lora=few_shot,
+    )
+
+
+def generate_request(prompt: str, options: GenerateOptions) -> generate_pb2.GenerateRequest:
+    """Return the message for a generation.
+
+    Raises:
+        InvalidArgumentError: a value does not fit the wire.
+    """
+    seed, scheduler = options.get("seed"), options.get("scheduler")
+    return _message(
+        generate_pb2.GenerateRequest,
+        prompt=prompt,
+        negative_prompt=options.get("negative_prompt", ""),
+        adapters=[_adapter_ref(adapter) for adapter in options.get("adapters", ())],
+        seed=secrets.randbelow(2**32) if seed is None else seed,
+        steps=options.get("steps"),
+        guidance_scale=options.get("guidance_scale"),
+        width=options.get("width") or 0,
+        height=options.get("height") or 0,
+        num_images=options.get("num_images", 1),
+        scheduler=None if scheduler is None else _choice(SCHEDULERS, "scheduler", scheduler),
+        image_format=_choice(IMAGE_FORMATS, "image_format", options.get("image_format", "png")),
+        no_metadata=options.get("no_metadata", False),
+        request_id=options.get("request_id") or str(uuid.uuid4()),
+    )
+
+
+def _adapter_ref(adapter: AdapterInput) -> generate_pb2.AdapterRef:
+    name, weight = (adapter, None) if isinstance(adapter, str) else adapter
+    return _message(generate_pb2.AdapterRef, adapter=name, weight=weight)
+
+
+def _choice(numbers: Mapping[Name, Number], field: str, name: Name) -> Number:
+    if name not in numbers:
+        raise InvalidArgumentError(f"{field}: got {name!r}, allowed {', '.join(numbers)}")
+    return numbers[name]
+
+
+Message = TypeVar("Message")
+
+
+def _message(kind: type[Message], /, **fields: object) -> Message:
+    """Return a message; None leaves a field out, and what its type cannot hold is an error that names it."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return kind(**given)
+    except (TypeError, ValueError):
+        for name, value in given.items():  # find out which one it was
+            try:
+                kind(**{name: value})
+            except (TypeError, ValueError) as error:
+                raise InvalidArgumentError(f"{name}: got {str(value)[:80]!r}; {error}") from error
+        raise

@@ -1,0 +1,130 @@
+"""Adapters' bytes: in chunks up and down, checked, and onto the disk."""
+
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unsee.errors import DataLossError, InvalidArgumentError
+from unsee.images import read_file, write_file
+from unsee.types import FORMATS, KINDS, AdapterFormat, ConceptKind
+from unsee.v1 import adapters_pb2, common_pb2
+
+CHUNK_BYTES = 512 * 2**10
+_PEFT_FILES = {"adapter_config.json", "adapter_model.safetensors"}
+
+
+@dataclass
+class Download:
+    """Bytes as they come in; where a stream breaks, the next one goes on at ``len(data)``."""
+
+    header: adapters_pb2.AdapterHeader | None = None
+    data: bytearray = field(default_factory=bytearray)
+
+    def add(self, response: adapters_pb2.DownloadAdapterResponse) -> None:
+        """Take the next part.
+
+        Raises:
+            DataLossError: a chunk is damaged or out of place, or the adapter was replaced meanwhile.
+        """
+        if response.HasField("header"):
+            if self.header is not None and self.header.sha256 != response.header.sha256:
+                raise DataLossError("the adapter was replaced while it was downloaded; download it again")
+            self.header = response.header
+            return
+        chunk = response.chunk
+        if chunk.offset != len(self.data) or zlib.crc32(chunk.data) != chunk.crc32:
+            raise DataLossError(f"the chunk at {chunk.offset} is damaged or out of place; download it again")
+        self.data += chunk.data
+
+    def finished(self) -> bytes:
+        """Return all bytes.
+
+        Raises:
+            DataLossError: they differ from what the header says.
+        """
+        digest = f"sha256:{hashlib.sha256(self.data).hexdigest()}"
+        if self.header is None or digest != self.header.sha256:
+            raise DataLossError(f"got bytes with the digest {digest}, expected {self.header and self.header.sha256}")
+        return bytes(self.data)
+
+
+def upload(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    name: str | None,
+    replace: bool,
+    labels: Mapping[str, str],
+    concept: str | None,
+    synonyms: tuple[str, ...] = (),
+    kind: ConceptKind = "object",
+) -> Iterator[adapters_pb2.ImportAdapterRequest]:
+    """Yield the parts of an import.
+
+    Args:
+        source: a safetensors file, bytes of one, or a folder as peft writes it.
+        name: None: the server draws one.
+        replace: an adapter of this name is replaced.
+        labels: stored with it.
+        concept: what it erases, where it does not say itself.
+        synonyms: other names for that.
+        kind: what kind of thing that is.
+
+    Raises:
+        InvalidArgumentError: it cannot be read.
+    """
+    data = source if isinstance(source, bytes) else _read_adapter(Path(source))
+    header = adapters_pb2.AdapterHeader(
+        name=name or "", size_bytes=len(data), sha256=f"sha256:{hashlib.sha256(data).hexdigest()}"
+    )
+    what = concept and common_pb2.Concept(name=concept, synonyms=synonyms, kind=KINDS[kind])
+    begin = adapters_pb2.ImportAdapterBegin(header=header, replace=replace, labels=labels, concept=what or None)
+    yield adapters_pb2.ImportAdapterRequest(begin=begin)
+    for offset in range(0, len(data), CHUNK_BYTES):
+        part = data[offset : offset + CHUNK_BYTES]
+        chunk = adapters_pb2.AdapterChunk(offset=offset, data=part, crc32=zlib.crc32(part))
+        yield adapters_pb2.ImportAdapterRequest(chunk=chunk)
+
+
+def save_adapter(path: str | os.PathLike[str], data: bytes, layout: AdapterFormat) -> Path:
+    """Write an adapter, as a whole or not at all, and return its path: a file, or for peft a folder.
+
+    Raises:
+        InvalidArgumentError: it cannot be written.
+    """
+    if layout != "peft":
+        return write_file(Path(path), data)
+    folder = Path(path)
+    if folder.exists():
+        raise InvalidArgumentError(f"path: {folder} exists, allowed a folder that does not")
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as draft:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                for name in _PEFT_FILES & set(archive.namelist()):
+                    archive.extract(name, draft)
+            shutil.copytree(draft, folder)
+    except OSError as error:
+        raise InvalidArgumentError(f"path: {folder} cannot be written: {error.strerror}") from error
+    return folder
+
+
+def check_format(layout: AdapterFormat) -> None:
+    """Raise InvalidArgumentError unless the layout is a known one."""
+    if layout not in FORMATS:
+        raise InvalidArgumentError(f"format: got {layout!r}, allowed {', '.join(FORMATS)}")
+
+
+def _read_adapter(path: Path) -> bytes:
+    if not path.is_dir():
+        return read_file(path, "source")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(_PEFT_FILES):
+            archive.writestr(name, read_file(path / name, "source"))
+    return packed.getvalue()
