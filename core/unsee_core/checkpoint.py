@@ -72,7 +72,9 @@ def load_with_config(path: Path, config: Path) -> ModelParts:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelUnavailableError(f"model: {path.name} does not fit Stable Diffusion 2.x: {error}") from error
-    return ModelParts(loaded.tokenizer, loaded.text_encoder, loaded.unet, loaded.vae, loaded.scheduler)
+    parts = ModelParts(loaded.tokenizer, loaded.text_encoder, loaded.unet, loaded.vae, loaded.scheduler)
+    _check_is_complete(path, parts)
+    return parts
 
 
 @contextmanager
@@ -129,6 +131,16 @@ def _check_is_sd2(path: Path) -> None:
                 f"model: {path.name} lacks {key!r}; allowed: a checkpoint of SD 2.x with U-Net, VAE and text encoder"
             )
             raise ModelUnavailableError(message)
+
+
+def _check_is_complete(path: Path, parts: ModelParts) -> None:
+    """Raise ModelUnavailableError where a weight was not in the file: it has a shape then, but no storage."""
+    for part in ("text_encoder", "unet", "vae"):
+        missing = [name for name, value in getattr(parts, part).named_parameters() if value.is_meta]
+        if missing:
+            raise ModelUnavailableError(
+                f"model: {path.name} lacks {len(missing)} weights of {part} ({missing[0]}, ...)"
+            )
 
 
 def _shared(name: str) -> dict[str, Any]:

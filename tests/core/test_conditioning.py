@@ -63,7 +63,7 @@ def test_weighted_adapters_give_what_diffusers_gives_with_the_same_loras(
     reference.unload_lora_weights()
     output = Conditioner(pipeline).encode(PROMPTS, adapters)
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-4)  # merged here, beside the weights there
-    assert (output - encode_with_diffusers(reference)).abs().max() > 0.1
+    assert (output - encode_with_diffusers(reference)).abs().max() > 0.03
 
 
 def test_an_embedding_does_not_depend_on_what_else_is_encoded_or_cached(pipeline: Pipeline) -> None:
