@@ -1,16 +1,8 @@
-"""What an erasure is measured by: pictures of the concept, of its neighbours, of the other kind, and their judges."""
+"""What an erasure is measured by: a concept, a client's pictures of it, and what to draw."""
 
-import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
-from bench import judges
-from bench.drawing import GUIDANCE_SCALE, Images
 from bench.prompts import Question
 from training.world import (
     HELD_OUT_LOOK_TEMPLATES,
@@ -23,25 +15,11 @@ from training.world import (
     SYNONYMS,
     prompt,
 )
-from unsee_core.conditioning import AppliedAdapter, Conditioner
-from unsee_core.denoise import DenoiseRun, decode_image, denoise_step
-from unsee_core.job import Concept, EraseJob, GenerateJob, SchedulerName
-from unsee_core.pipeline import Pipeline
+from unsee_core.job import Concept, EraseJob
 
 CLIENT_IMAGES = Path(__file__).parent / "images"
 PICTURES = 40
 IN_LOOKS = 16
-SIDE = 64
-_BATCH = 16
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """How pictures are drawn."""
-
-    steps: int = 25
-    scheduler: SchedulerName | None = None
-    guidance_scale: float = GUIDANCE_SCALE
 
 
 @dataclass(frozen=True)
@@ -58,30 +36,6 @@ class Questions:
     erased: tuple[Question, ...]
     neighbours: tuple[Question, ...]
     others: tuple[Question, ...]
-
-
-@dataclass(frozen=True)
-class Share:
-    """So many of so many pictures."""
-
-    hits: int
-    of: int
-
-    @property
-    def value(self) -> float:
-        """The share, in [0, 1]; 0 of 0 is 0."""
-        return self.hits / max(self.of, 1)
-
-    def wilson(self, z: float = 1.96) -> tuple[float, float]:
-        """Return the Wilson bounds of the share, 95 % by default."""
-        if not self.of:
-            return 0.0, 1.0
-        centre = (self.hits + z * z / 2) / (self.of + z * z)
-        half = z / (self.of + z * z) * math.sqrt(self.hits * (self.of - self.hits) / self.of + z * z / 4)
-        return max(0.0, centre - half), min(1.0, centre + half)
-
-    def __add__(self, other: "Share") -> "Share":
-        return Share(self.hits + other.hits, self.of + other.of)
 
 
 def concept_of(name: str) -> Concept:
@@ -116,8 +70,18 @@ def erase_job(name: str, **settings: object) -> EraseJob:
 
 
 def questions_of(name: str, *, pictures: int = PICTURES) -> Questions:
-    """Return what is asked of a model from which ``name`` was erased; prompts and seeds depend on nothing else."""
-    return _of_object(name, pictures) if name in OBJECTS else _of_look(name, pictures)
+    """Return what is asked of a model from which ``name`` was erased; prompts and seeds depend on nothing else.
+
+    Questions that do not ask for the concept are the same whatever the concept is, so that the unedited model has to
+    answer them only once.
+
+    Args:
+        name: an object or a look.
+        pictures: of the concept; fewer for a quick look, when every so many of the other questions are left out too.
+    """
+    of = _of_object if name in OBJECTS else _of_look
+    questions, stride = of(name, pictures), PICTURES // pictures
+    return Questions(questions.erased, questions.neighbours[::stride], questions.others[::stride])
 
 
 def _of_object(name: str, pictures: int) -> Questions:
@@ -125,19 +89,23 @@ def _of_object(name: str, pictures: int) -> Questions:
     words = (name, name, name, *SYNONYMS.get(name, ())[:1])
     plain = [_plain(words[i % len(words)], i, seed=1000 + i, shows=name) for i in range(pictures - in_looks)]
     styled = [_styled(name, LOOKS[1 + i % 4], i, seed=2000 + i) for i in range(in_looks)]
-    rest = [noun for noun in OBJECTS if noun != name]
-    neighbours = [_plain(noun, i, seed=3000 + i, shows=noun) for i, noun in enumerate(rest)]
-    others = [_styled(noun, LOOKS[1 + i % 4], i, seed=4000 + i) for i, noun in enumerate(rest[::3])]
-    return Questions(tuple(plain + styled), tuple(neighbours[:: max(1, 40 // pictures)]), tuple(others))
+    others = [question for question in _in_all_looks() if question.look != "plain" and question.objects != (name,)]
+    neighbours = [question for question in _plain_objects() if question.objects != (name,)]
+    return Questions((*plain, *styled), tuple(neighbours), tuple(others[::2]))
 
 
 def _of_look(name: str, pictures: int) -> Questions:
-    nouns = [OBJECTS[(7 * i) % len(OBJECTS)] for i in range(pictures)]
-    erased = [_styled(noun, name, i, seed=1000 + i) for i, noun in enumerate(nouns)]
-    looks = [look for look in LOOKS if look not in {name, "plain"}]
-    neighbours = [_styled(noun, looks[i % len(looks)], i, seed=3000 + i) for i, noun in enumerate(nouns)]
-    others = [_plain(noun, i, seed=4000 + i, shows=noun) for i, noun in enumerate(nouns)]
-    return Questions(tuple(erased), tuple(neighbours), tuple(others))
+    erased = [_styled(OBJECTS[(7 * i) % len(OBJECTS)], name, i, seed=2000 + i) for i in range(pictures)]
+    neighbours = [question for question in _in_all_looks() if question.look != name]
+    return Questions(tuple(erased), tuple(neighbours), tuple(_plain_objects()))
+
+
+def _plain_objects() -> list[Question]:
+    return [_plain(noun, i, seed=3000 + i, shows=noun) for i, noun in enumerate(OBJECTS)]
+
+
+def _in_all_looks() -> list[Question]:
+    return [_styled(noun, LOOKS[i % len(LOOKS)], i, seed=4000 + i) for i, noun in enumerate(OBJECTS)]
 
 
 def _plain(word: str, i: int, *, seed: int, shows: str) -> Question:
@@ -146,114 +114,8 @@ def _plain(word: str, i: int, *, seed: int, shows: str) -> Question:
 
 
 def _styled(noun: str, look: str, i: int, *, seed: int) -> Question:
+    """Return an object in a look; in the plain one it is asked for as ``_plain`` asks."""
+    if look == "plain":
+        return _plain(noun, i, seed=seed, shows=noun)
     templates = LOOK_TEMPLATES + HELD_OUT_LOOK_TEMPLATES
     return Question(prompt(templates[(4 * i) % len(templates)], (noun,), look), (noun,), look, seed)
-
-
-def draw(
-    pipeline: Pipeline, adapters: Sequence[AppliedAdapter], questions: Sequence[Question], sampler: Sampler
-) -> Images:
-    """Return one picture for each question, ``(n, 64, 64, 3)``, drawn as the server draws."""
-    conditioner, made = Conditioner(pipeline), []
-    for start in range(0, len(questions), _BATCH):
-        batch = questions[start : start + _BATCH]
-        uncond = conditioner.encode([""], adapters)
-        conds = conditioner.encode([question.text for question in batch], adapters).split(1)
-        jobs = [_job(question, sampler) for question in batch]
-        runs = [DenoiseRun(pipeline, job, cond, uncond) for job, cond in zip(jobs, conds, strict=True)]
-        while not runs[0].done:
-            denoise_step(pipeline, runs, max_batch=2 * _BATCH)
-        made += [_at_judges_size(decode_image(pipeline, run.latents)) for run in runs]
-    return np.stack(made)
-
-
-def _job(question: Question, sampler: Sampler) -> GenerateJob:
-    return GenerateJob(
-        prompt=question.text,
-        seed=question.seed,
-        steps=sampler.steps,
-        scheduler=sampler.scheduler,
-        guidance_scale=sampler.guidance_scale,
-    )
-
-
-def _at_judges_size(image: Image.Image) -> Images:
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the judges see in the pictures of ``Questions``, field by field as there."""
-
-    erased: tuple[bool, ...]
-    neighbours: tuple[bool, ...]
-    others: tuple[bool, ...]
-    object_in_erased: tuple[bool, ...]
-
-
-@torch.no_grad()
-def look_at(
-    pipeline: Pipeline,
-    adapters: Sequence[AppliedAdapter],
-    name: str,
-    questions: Questions,
-    *,
-    judge: judges.Judges,
-    sampler: Sampler,
-) -> Seen:
-    """Draw the questions and return for each picture whether it shows what its question asks for.
-
-    ``object_in_erased`` tells for a look whether the object is still right in the pictures that asked for the look.
-    """
-    is_object = name in OBJECTS
-    drawn = [draw(pipeline, adapters, asked, sampler) for asked in (questions.erased, questions.neighbours)]
-    others = draw(pipeline, adapters, questions.others, sampler)
-    of_kind, of_other_kind = (judge.objects, judge.looks) if is_object else (judge.looks, judge.objects)
-    return Seen(
-        erased=_right(of_kind(drawn[0]).names, questions.erased, by_object=is_object),
-        neighbours=_right(of_kind(drawn[1]).names, questions.neighbours, by_object=is_object),
-        others=_right(of_other_kind(others).names, questions.others, by_object=not is_object),
-        object_in_erased=_right(judge.objects(drawn[0]).names, questions.erased, by_object=True),
-    )
-
-
-def _right(names: Iterable[str], questions: Sequence[Question], *, by_object: bool) -> tuple[bool, ...]:
-    asked = (question.objects[0] if by_object else question.look for question in questions)
-    return tuple(name == wanted for name, wanted in zip(names, asked, strict=True))
-
-
-@dataclass(frozen=True)
-class Score:
-    """An erasure's figures.
-
-    Attributes:
-        ua: of the concept's pictures, those that no longer show it.
-        ira: of the neighbours' pictures that were right before, those that still are.
-        cra: the same for the other kind.
-        shown_before: of the concept's pictures, those that showed it before.
-        accuracy_before: of the neighbours' pictures, those right before.
-        accuracy_after: the same after.
-    """
-
-    ua: Share
-    ira: Share
-    cra: Share
-    shown_before: Share
-    accuracy_before: Share
-    accuracy_after: Share
-
-
-def score(before: Seen, after: Seen) -> Score:
-    """Return the figures from what was seen in the same questions before and after."""
-    return Score(
-        ua=Share(sum(not shown for shown in after.erased), len(after.erased)),
-        ira=_kept(before.neighbours, after.neighbours),
-        cra=_kept(before.others, after.others),
-        shown_before=Share(sum(before.erased), len(before.erased)),
-        accuracy_before=Share(sum(before.neighbours), len(before.neighbours)),
-        accuracy_after=Share(sum(after.neighbours), len(after.neighbours)),
-    )
-
-
-def _kept(before: Sequence[bool], after: Sequence[bool]) -> Share:
-    return Share(sum(a and b for a, b in zip(before, after, strict=True)), sum(before))

@@ -3,7 +3,7 @@
 Source: Few-Shot Concept Unlearning with Low Rank Adaptation, arXiv:2505.12395.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unsee_core.encoder import hidden_before, tokenize
 from unsee_core.image_loss import ImageLoss, encode_latents
-from unsee_core.job import EraseProgress
+from unsee_core.job import ConceptKind, EraseProgress
 from unsee_core.methods.base import EraseContext, Method, MethodOption, MethodRun
 from unsee_core.methods.tail_lora import TailLora
 from unsee_core.pipeline import Pipeline
@@ -34,7 +34,7 @@ class Recipe:
         empty_rows: how many times the empty prompt, which every guided picture uses, counts beside them.
     """
 
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     is_cosine: bool = False
     margin: float = 1.5
     retain_weight: float = 20.0
@@ -43,9 +43,17 @@ class Recipe:
     empty_rows: int = 4
 
 
+RECIPES: Mapping[ConceptKind, Recipe] = {
+    "object": Recipe(),
+    "style": Recipe(retain_weight=3.0),
+    "person": Recipe(),
+    "brand": Recipe(),
+}
+
+
 def run(context: EraseContext) -> MethodRun:
-    """Erase by the settled recipe."""
-    return train(context, Recipe())
+    """Erase by the settled recipe of the concept's kind."""
+    return train(context, RECIPES[context.job.concept.kind])
 
 
 def train(context: EraseContext, recipe: Recipe) -> MethodRun:
