@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from unsee_core.checkpoint import clip_vocabulary
 from unsee_core.pipeline import Pipeline, load_pipeline
@@ -38,7 +38,9 @@ def pipeline(emoji: Path) -> Pipeline:
 @pytest.fixture(scope="session")
 def reference(emoji: Path) -> StableDiffusionPipeline:
     """The embedded model in diffusers' own pipeline, float32; a test that loads LoRAs into it unloads them."""
-    loaded = StableDiffusionPipeline.from_pretrained(emoji, local_files_only=True).to(torch.float32)
+    tokenizer = CLIPTokenizerFast.from_pretrained(emoji / "tokenizer")
+    loaded = StableDiffusionPipeline.from_pretrained(emoji, tokenizer=tokenizer, local_files_only=True)
+    loaded.to(torch.float32)
     loaded.set_progress_bar_config(disable=True)
     return loaded
 
