@@ -7,6 +7,6 @@ trap 'rm -f "$rendered"' EXIT
 for overlay in deploy/base deploy/overlays/*; do
     .venv/bin/kubectl kustomize "$overlay" >"$rendered"
     for version in 1.30 1.33; do
-        .venv/bin/kubernetes-validate --strict --quiet --kubernetes-version "$version" "$rendered"
+        .venv/bin/kubernetes-validate --strict --quiet -k "$version" "$rendered"
     done
 done
