@@ -72,13 +72,19 @@ def options(
 def erase(
     context: typer.Context,
     concept: Annotated[str, typer.Argument(help="Name of what is to be erased, as it stands in prompts.")],
-    images: Annotated[list[Path] | None, typer.Argument(help="1-16 pictures of it: PNG, JPEG or WebP.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGES]...", help="1-16 pictures of it: PNG, JPEG or WebP.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also save the adapter here.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the adapter. Default: one is made up.")] = None,
-    synonym: Annotated[list[str] | None, typer.Option(help="Another name for it; may be repeated.")] = None,
+    synonym: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name for it; may be repeated.")
+    ] = None,
     kind: Annotated[ConceptKind, typer.Option(help="What kind of thing it is.")] = "object",
     anchor: Annotated[str | None, typer.Option(help="What takes its place. Default: nothing.")] = None,
-    retain: Annotated[list[str] | None, typer.Option(help="A prompt that must stay; may be repeated.")] = None,
+    retain: Annotated[
+        list[str] | None, typer.Option(metavar="PROMPT", help="A prompt that must stay; may be repeated.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="Method. Default: the server's.")] = None,
     strength: Annotated[float | None, typer.Option(help="In (0, 2]. Default: the method's.")] = None,
     rank: Annotated[int | None, typer.Option(help="1-64. Default: the method's.")] = None,
@@ -86,7 +92,9 @@ def erase(
     layers: Annotated[int | None, typer.Option(help="Last layers that change. Default: the method's.")] = None,
     train_final_norm: Annotated[bool, typer.Option("--train-final-norm", help="Change the final norm too.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed and settings, same bytes.")] = 0,
-    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE stored with it; may be repeated.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with it; may be repeated.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
     force: Force = False,
     as_json: Json = False,
@@ -126,7 +134,9 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures; made if missing.")] = Path(),
     adapter: Annotated[
         list[str] | None,
-        typer.Option(help="Name, digest, or file to import first; with a weight as no-cat:0.8; may be repeated."),
+        typer.Option(
+            metavar="NAME[:WEIGHT]", help="Name, digest, or file to import first; no-cat:0.8; may be repeated."
+        ),
     ] = None,
     negative_prompt: Annotated[str, typer.Option(help="What to steer away from.")] = "",
     seed: Annotated[int | None, typer.Option(help="Of the first picture. Default: one is drawn.")] = None,
@@ -204,7 +214,9 @@ def serve(context: typer.Context) -> None:
 @adapters.command("list")
 def list_adapters(
     context: typer.Context,
-    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE it must have; may be repeated.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Label it must have; may be repeated.")
+    ] = None,
     concept: Annotated[str, typer.Option(help="Name or synonym of the concept.")] = "",
     method: Annotated[str, typer.Option(help="Method that made it.")] = "",
     as_json: Json = False,
@@ -249,7 +261,9 @@ def import_(
     source: Annotated[Path, typer.Argument(help="A safetensors file, or a folder as peft writes it.")],
     name: Annotated[str | None, typer.Option(help="Name of the adapter. Default: one is made up.")] = None,
     concept: Annotated[str | None, typer.Option(help="What it erases, where it does not say itself.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE stored with it; may be repeated.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with it; may be repeated.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
     as_json: Json = False,
 ) -> None:
