@@ -64,7 +64,7 @@ class Job(Generic[EventT, ResultT]):
         self,
         job: AsyncJob[EventT, Any],
         run: Callable[[Coroutine[Any, Any, Any]], Any],
-        bind: Callable[[Any], ResultT],
+        bind: Callable[[Any], Any],
     ) -> None:
         self.request_id = job.request_id
         self._job = job
@@ -74,7 +74,7 @@ class Job(Generic[EventT, ResultT]):
     def __iter__(self) -> Iterator[EventT]:
         position = 0
         while (event := self._run(self._job.event(position))) is not None:
-            yield event
+            yield self._bind(event) if isinstance(event, AdapterInfo) else event
             position += 1
 
     def result(self, timeout: float | None = None) -> ResultT:
@@ -87,7 +87,8 @@ class Job(Generic[EventT, ResultT]):
             DeadlineExceededError: it has not ended in time.
             Error: what it ended with.
         """
-        return self._bind(self._run(self._job.result(timeout)))
+        result: ResultT = self._bind(self._run(self._job.result(timeout)))
+        return result
 
     def cancel(self) -> None:
         """Stop the work within one step; it then ends with CancelledError. Nothing happens if it has ended before."""

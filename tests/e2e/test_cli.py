@@ -1,0 +1,118 @@
+"""The command line against the server as it is run."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Server
+
+CATS = [str(p.resolve()) for p in sorted(Path("bench/images/cat").glob("*.png"))]
+
+
+class Shell:
+    """Runs ``unsee`` in a folder of its own."""
+
+    def __init__(self, target: str, folder: Path) -> None:
+        self.folder = folder
+        self._environment = {**os.environ, "UNSEE_SERVER": target, "NO_COLOR": "1", "COLUMNS": "200"}
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from unsee.cli import main; main()", *words]
+        return subprocess.run(
+            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False
+        )
+
+
+@pytest.fixture
+def shell(server: Server, tmp_path: Path) -> Shell:
+    return Shell(server.target, tmp_path)
+
+
+def test_erase_then_generate_with_the_adapter(shell: Shell) -> None:
+    erased = shell("erase", "cat", *CATS, "--name", "cli", "--steps", "3", "-o", "cli.safetensors", "--label", "a=b")
+    assert erased.returncode == 0, erased.stderr
+    assert (shell.folder / "cli.safetensors").stat().st_size > 1000
+    assert "train 3/3" in erased.stderr
+    drawn = shell("generate", "a cat", "--adapter", "cli:0.5", "-o", "out", "--seed", "5", "-n", "2", "--steps", "2")
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stdout.split() == ["out/5.png", "out/6.png"]
+    assert (shell.folder / "out" / "5.png").read_bytes().startswith(b"\x89PNG")
+    assert shell("adapters", "delete", "cli").returncode == 0
+
+
+def test_a_file_is_imported_before_it_is_applied(shell: Shell) -> None:
+    shell("erase", "dog", *CATS, "--name", "from-file", "--steps", "2", "-o", "dog.safetensors")
+    shell("adapters", "delete", "from-file")
+    drawn = shell("generate", "a dog", "--adapter", "dog.safetensors", "--steps", "1", "--seed", "1", "--json")
+    assert drawn.returncode == 0, drawn.stderr
+    result = json.loads(drawn.stdout)
+    assert result["images"] == [{"path": "1.png", "seed": 1}]
+    assert result["adapters"][0]["name"].startswith("dog-")
+    assert drawn.stderr == ""
+
+
+def test_adapters_are_listed_shown_and_downloaded(shell: Shell) -> None:
+    shell("erase", "fox", *CATS, "--name", "shown", "--steps", "2", "--replace")
+    listed = json.loads(shell("adapters", "list", "--concept", "fox", "--json").stdout)
+    assert [a["name"] for a in listed] == ["shown"]
+    assert "shown" in shell("adapters", "list").stdout
+    assert "concept_drift" in shell("adapters", "get", "shown").stdout
+    saved = shell("adapters", "download", "shown", "--format", "peft", "-o", "folder")
+    assert saved.returncode == 0, saved.stderr
+    names = {p.name for p in (shell.folder / "folder").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    assert shell("adapters", "import", "folder", "--name", "back", "--concept", "fox").returncode == 0
+    assert shell("adapters", "delete", "back").returncode == 0
+    assert shell("adapters", "delete", "shown").returncode == 0
+
+
+def test_info_names_the_model_and_the_methods(shell: Shell) -> None:
+    shown = shell("info")
+    assert "few_shot_lora" in shown.stdout
+    assert json.loads(shell("info", "--json").stdout)["model"]["dtype"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["adapters", "get", "nobody"], "'nobody' is not there"),
+        (["erase", "cat"], "images"),
+        (["erase", "cat", "/nowhere.png"], "/nowhere.png cannot be read"),
+        (["erase", "cat", *CATS, "--rank", "65"], "rank: got 65, allowed 1-64"),
+        (["erase", "cat", *CATS, "--label", "x"], "--label: got 'x', allowed KEY=VALUE"),
+        (["generate", "a cat", "--adapter", "no-cat:much"], "--adapter: got the weight 'much'"),
+        (["generate", "a cat", "--width", "63"], "width: got 63"),
+        (["--token", "x", "--server", "unsee.example.com:1", "info"], "plaintext"),
+    ],
+)
+def test_what_fails_is_one_readable_line_and_a_status(shell: Shell, words: list[str], message: str) -> None:
+    failed = shell(*words)
+    assert failed.returncode == 1
+    assert message in failed.stderr
+    assert len(failed.stderr.strip().splitlines()) == 1
+    assert failed.stdout == ""
+
+
+def test_usage_errors_have_a_status_of_their_own(shell: Shell) -> None:
+    assert shell("generate").returncode == 2
+    assert shell("erase", "cat", "--kind", "animal").returncode == 2
+
+
+def test_nothing_is_overwritten_unless_forced(shell: Shell) -> None:
+    (shell.folder / "1.png").write_bytes(b"mine")
+    refused = shell("generate", "a dog", "--seed", "1", "--steps", "1")
+    assert refused.returncode == 1
+    assert "exists" in refused.stderr
+    assert (shell.folder / "1.png").read_bytes() == b"mine"
+    assert shell("generate", "a dog", "--seed", "1", "--steps", "1", "--force").returncode == 0
+    assert (shell.folder / "1.png").read_bytes() != b"mine"
+
+
+def test_serve_passes_its_options_on_and_its_status_back(shell: Shell) -> None:
+    refused = shell("serve", "--port", "notaport", "--model", "x")
+    assert refused.returncode == 2
+    assert "port" in refused.stderr
