@@ -25,7 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def emoji() -> Path:
     """The embedded model's folder; UNSEE_TEST_MODEL stands in for it."""
     folder = Path(os.environ.get("UNSEE_TEST_MODEL") or EMOJI)
-    assert folder.is_dir(), f"{folder} is missing; set UNSEE_TEST_MODEL to a folder in Stable Diffusion 2's layout"
+    how = "set UNSEE_TEST_MODEL to a folder in Stable Diffusion 2's layout"
+    assert (folder / "model_index.json").is_file(), f"{folder} is no model; {how}"
     return folder
 
 
@@ -38,8 +39,8 @@ def pipeline(emoji: Path) -> Pipeline:
 @pytest.fixture(scope="session")
 def reference(emoji: Path) -> StableDiffusionPipeline:
     """The embedded model in diffusers' own pipeline, float32; a test that loads LoRAs into it unloads them."""
-    tokenizer = CLIPTokenizerFast.from_pretrained(emoji / "tokenizer")
-    loaded = StableDiffusionPipeline.from_pretrained(emoji, tokenizer=tokenizer, local_files_only=True)
+    loaded = StableDiffusionPipeline.from_pretrained(emoji, tokenizer=None, local_files_only=True)
+    loaded.tokenizer = CLIPTokenizerFast.from_pretrained(emoji / "tokenizer")
     loaded.to(torch.float32)
     loaded.set_progress_bar_config(disable=True)
     return loaded

@@ -9,6 +9,8 @@ from diffusers import StableDiffusionPipeline
 from tests.core.factors import random_factors
 from unsee_core.adapter import AdapterMetadata, to_bytes
 from unsee_core.conditioning import AppliedAdapter, Conditioner
+from unsee_core.denoise import DenoiseRun, decode_image, denoise_step
+from unsee_core.job import GenerateJob
 from unsee_core.lora import LoraFactors
 from unsee_core.pipeline import Pipeline, load_pipeline
 
@@ -102,6 +104,12 @@ def test_embeddings_come_in_the_models_dtype(tiny: Path) -> None:
         assert Conditioner(half).encode(PROMPTS, adapters).dtype == torch.bfloat16
 
 
+def test_an_adapter_with_weight_zero_is_none_in_half_precision_too(tiny: Path) -> None:
+    half = load_pipeline(str(tiny), device="cpu", dtype="bfloat16")
+    without, off = (Conditioner(half).encode(PROMPTS, a) for a in ([], [applied(half, 0, weight=0.0)]))
+    assert torch.equal(without, off)
+
+
 def test_the_final_norms_change_is_applied_with_its_weight(tiny_pipeline: Pipeline) -> None:
     adapter = applied(tiny_pipeline, 2, norm=True)
     without = AppliedAdapter("sha256:without", LoraFactors(adapter.factors.pairs), 1.0)
@@ -112,3 +120,16 @@ def test_the_final_norms_change_is_applied_with_its_weight(tiny_pipeline: Pipeli
     before = (plain - layer.bias) / layer.weight
     expected = before * (layer.weight + norm.weight) + layer.bias + norm.bias
     torch.testing.assert_close(normed, expected, rtol=0, atol=1e-4)
+
+
+def test_encoding_and_denoising_leave_every_weight_of_the_resident_model_as_it_was(tiny_pipeline: Pipeline) -> None:
+    modules = (tiny_pipeline.text_encoder, tiny_pipeline.unet, tiny_pipeline.vae)
+    before = [{name: value.clone() for name, value in module.state_dict().items()} for module in modules]
+    adapters = [applied(tiny_pipeline, 0, 2, norm=True), applied(tiny_pipeline, 1, seed=1, weight=-2.0)]
+    cond, uncond = Conditioner(tiny_pipeline).encode(["a", ""], adapters).split(1)
+    run = DenoiseRun(tiny_pipeline, GenerateJob("a", steps=2), cond, uncond)
+    while not run.done:
+        denoise_step(tiny_pipeline, [run], max_batch=4)
+    decode_image(tiny_pipeline, run.latents)
+    for module, weights in zip(modules, before, strict=True):
+        assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
