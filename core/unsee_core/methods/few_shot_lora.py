@@ -34,9 +34,9 @@ class Recipe:
         empty_rows: how many times the empty prompt, which every guided picture uses, counts beside them.
     """
 
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     is_cosine: bool = False
-    margin: float = 1.5
+    margin: float = 1.0
     retain_weight: float = 20.0
     forget_rows: int = 5
     retain_rows: int = 24
@@ -45,7 +45,7 @@ class Recipe:
 
 RECIPES: Mapping[ConceptKind, Recipe] = {
     "object": Recipe(),
-    "style": Recipe(retain_weight=3.0),
+    "style": Recipe(learning_rate=1e-2, margin=1.5, retain_weight=3.0),
     "person": Recipe(),
     "brand": Recipe(),
 }
