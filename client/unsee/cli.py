@@ -1,32 +1,24 @@
 """The ``unsee`` command: what the SDK does, from a shell."""
 
 import importlib.util
-import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from unsee.client import Adapter, Client
-from unsee.errors import AlreadyExistsError, Error, InvalidArgumentError
-from unsee.jobs import EraseEvent, GenerateEvent
-from unsee.types import AdapterFormat, ConceptKind, EraseProgress, GenerateProgress, ImageFormat, SchedulerName
+from unsee.errors import AlreadyExistsError, InvalidArgumentError
+from unsee.terminal import fail, notes, out, print_json, print_rows, reported_errors, shown_progress
+from unsee.types import AdapterFormat, ConceptKind, ImageFormat, SchedulerName
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 adapters = typer.Typer(no_args_is_help=True, help="List, show, fetch, import and delete adapters.")
 app.add_typer(adapters, name="adapters")
-out, notes = Console(), Console(stderr=True)
 
-INTERRUPTED = 130
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and no progress.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 
@@ -280,55 +272,6 @@ def delete(context: typer.Context, name: str) -> None:
         client.delete_adapter(name)
 
 
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """End the command with one readable line and status 1 where a call fails, with 130 after Ctrl-C."""
-    try:
-        yield
-    except Error as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        notes.print("interrupted; the work on the server was cancelled")
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def fail(message: str) -> NoReturn:
-    """End the command with one readable line and status 1."""
-    notes.print(f"unsee: {message}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
-
-
-@contextmanager
-def shown_progress(what: str, *, is_quiet: bool) -> Iterator[Callable[[EraseEvent | GenerateEvent], None]]:
-    """Give what shows events: a bar on a terminal, a line for each tenth elsewhere, nothing where quiet."""
-    if is_quiet:
-        yield lambda event: None
-    elif not notes.is_terminal:
-        yield lambda event: print_step(what, event)
-    else:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=notes, transient=True) as bars:
-            tasks: dict[str, TaskID] = {}
-
-            def show(event: EraseEvent | GenerateEvent) -> None:
-                if isinstance(event, EraseProgress | GenerateProgress):
-                    phase = f"{what}: {event.phase}" if isinstance(event, EraseProgress) else what
-                    if phase not in tasks:
-                        tasks[phase] = bars.add_task(phase, total=event.total)
-                    bars.update(tasks[phase], completed=event.step)
-
-            yield show
-
-
-def print_step(what: str, event: EraseEvent | GenerateEvent) -> None:
-    """Print a line if the event is at a tenth of its phase."""
-    if not isinstance(event, EraseProgress | GenerateProgress):
-        return
-    if event.step == event.total or event.step % max(1, event.total // 10) == 0:
-        phase = f"{what}: {event.phase}" if isinstance(event, EraseProgress) else what
-        notes.print(f"{phase} {event.step}/{event.total}", markup=False, highlight=False)
-
-
 def resolved(client: Client, text: str) -> tuple[str, float]:
     """Return the name and the weight that ``no-cat:0.8`` or ``no-cat.safetensors`` stands for; a file is imported."""
     name, weight = text, 1.0
@@ -384,26 +327,6 @@ def show_adapter(adapter: Adapter, as_json: bool) -> None:
     if report is not None:
         out.print("report")
         print_rows({f"  {name}": value for name, value in asdict(report).items()})
-
-
-def print_rows(rows: dict[str, Any]) -> None:
-    """Print names and values, a line each."""
-    width = max(map(len, rows), default=0)
-    for name, value in rows.items():
-        out.print(f"{name:<{width}}  {value}", markup=False, highlight=False, soft_wrap=True)
-
-
-def print_json(value: Any) -> None:
-    """Print a value, dataclasses and times included, as JSON."""
-    out.print_json(json.dumps(value, default=_plain))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def test_the_package_loads_without_torch_and_numpy() -> None:
 
 def test_what_the_package_exports_is_written_down() -> None:
     public = {name for name in vars(unsee) if not name.startswith("_")}
-    modules = {"aio", "channel", "client", "errors", "images", "jobs", "requests", "transfer", "types", "v1", "cli"}
+    modules = {"aio", "channel", "client", "errors", "images", "jobs", "requests", "transfer", "types", "v1", "cli", "terminal"}
     assert set(unsee.__all__) == public - modules
     assert unsee.__all__ == sorted(unsee.__all__)
 
