@@ -1,69 +1,75 @@
-# syntax=docker/dockerfile:1.7
-# The server, as one image; docs/operations.md says how to run it.
+# syntax=docker/dockerfile:1
+# The server, as a user without rights, on a root file system that may be read-only.
 #
-#   docker build -t unsee .                                      CPU, a model is mounted at /models
-#   docker build -t unsee --build-arg MODEL=baked .              CPU, with models/emoji inside
-#   docker build -t unsee --build-arg DEVICE=cuda .              CUDA
-ARG PYTHON=3.11
-ARG MODEL=mounted
-
-FROM python:${PYTHON}-slim-bookworm AS build
+#   docker build -t unsee .                                  on the CPU, with models/emoji inside
+#   docker build -t unsee:cuda --build-arg DEVICE=cuda .     on an NVIDIA GPU
+#   docker build -t unsee:bare --build-arg MODEL=mounted .   without a model: mount one at /model, or set UNSEE_MODEL
+#
+#   docker run --read-only --tmpfs /tmp -v unsee-store:/store -p 127.0.0.1:50051:50051 unsee --insecure-no-auth
+ARG PYTHON_VERSION=3.11
 ARG DEVICE=cpu
-SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+ARG MODEL=baked
+
+FROM python:${PYTHON_VERSION}-slim-bookworm AS python
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+FROM python AS base
 RUN python -m venv /opt/unsee
 ENV PATH=/opt/unsee/bin:$PATH
 WORKDIR /src
-# torch by itself first: the largest layer by far, and only constraints.txt changes it. PyPI's own wheels bring CUDA.
 COPY constraints.txt ./
+
+FROM base AS torch-cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
-    case "${DEVICE}" in \
-        cpu)  index=https://download.pytorch.org/whl/cpu ;; \
-        cuda) index=https://pypi.org/simple ;; \
-        *)    echo "DEVICE: got '${DEVICE}', allowed cpu or cuda" >&2; exit 2 ;; \
-    esac; \
-    pip install --constraint constraints.txt --index-url "${index}" torch
-COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
+    pip install --constraint constraints.txt --extra-index-url "$TORCH_INDEX" torch
+
+# The package index has the build for CUDA.
+FROM base AS torch-cuda
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint constraints.txt torch
+
+# hadolint ignore=DL3006
+FROM torch-${DEVICE} AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
 COPY client client
 COPY core core
 COPY server server
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --constraint constraints.txt '.[server]'
 
-FROM python:${PYTHON}-slim-bookworm AS mounted
-ARG VERSION=0.1.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="unsee" \
-      org.opencontainers.image.description="Makes Stable Diffusion 2 unsee a concept, over gRPC" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
-RUN groupadd --gid 10001 unsee \
-    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin unsee \
-    && install --directory --owner=10001 --group=10001 /data /models
-COPY --from=build /opt/unsee /opt/unsee
-COPY --chmod=0755 deploy/healthcheck.py /usr/local/bin/healthcheck
-# Nothing is written but /data and /tmp, so the root may be read-only.
-ENV PATH=/opt/unsee/bin:$PATH \
-    PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1 \
-    HOME=/tmp \
-    HF_HOME=/data/huggingface \
-    UNSEE_MODEL=/models/emoji \
-    UNSEE_STORE=/data/adapters \
-    UNSEE_HOST=0.0.0.0 \
-    UNSEE_PORT=50051 \
-    UNSEE_HEALTH_PORT=8081 \
-    UNSEE_METRICS_PORT=9464
-USER 10001:10001
-WORKDIR /data
-VOLUME /data
-EXPOSE 50051 8081 9464
-STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 CMD ["healthcheck"]
-ENTRYPOINT ["unsee-server"]
+FROM scratch AS model-baked
+ARG MODEL_FOLDER=models/emoji
+COPY ${MODEL_FOLDER} /model
 
-FROM mounted AS baked
-COPY models/emoji /models/emoji
+FROM scratch AS model-mounted
+WORKDIR /model
 
 # hadolint ignore=DL3006
-FROM ${MODEL}
+FROM model-${MODEL} AS model
+
+FROM python AS server
+LABEL org.opencontainers.image.title="unsee" \
+      org.opencontainers.image.description="Makes Stable Diffusion 2 unsee a concept, over gRPC" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN groupadd --gid 10001 unsee \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin unsee \
+    && install --directory --owner=10001 --group=10001 /store /cache
+COPY --from=build /opt/unsee /opt/unsee
+COPY --from=model /model /model
+ENV PATH=/opt/unsee/bin:$PATH \
+    HOME=/tmp \
+    HF_HOME=/cache/huggingface \
+    UNSEE_MODEL=/model \
+    UNSEE_STORE=/store \
+    UNSEE_HOST=0.0.0.0 \
+    UNSEE_PORT=50051 \
+    UNSEE_HEALTH_PORT=50052 \
+    UNSEE_METRICS_PORT=9090
+USER 10001:10001
+WORKDIR /store
+EXPOSE 50051 50052 9090
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s CMD ["python", "-c", "import os, grpc; from grpc_health.v1 import health_pb2, health_pb2_grpc; channel = grpc.insecure_channel('127.0.0.1:' + os.environ['UNSEE_HEALTH_PORT']); answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=4); raise SystemExit(answer.status != health_pb2.HealthCheckResponse.SERVING)"]
+ENTRYPOINT ["unsee-server"]

@@ -2,10 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format protos bench slow compat model-card clean
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PACKAGES := client core server examples bench training tests
-PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,14 +12,23 @@ help:  ## list the targets
 install: .venv/installed  ## put everything into .venv
 
 .venv/installed: pyproject.toml constraints.txt requirements-dev.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install $(PIP_FLAGS) --requirement requirements-dev.txt --editable '.[server]'
-	touch $@
+	@echo "installing into .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --requirement requirements-dev.txt --editable '.[server]'
+	@touch $@
 
 .venv-protos/installed: requirements-protos.txt
-	test -x .venv-protos/bin/python || $(PYTHON) -m venv .venv-protos
-	.venv-protos/bin/pip install --quiet --disable-pip-version-check --requirement requirements-protos.txt
-	touch $@
+	@echo "installing the stubs' generator into .venv-protos"
+	@test -x .venv-protos/bin/python || $(PYTHON) -m venv .venv-protos
+	@.venv-protos/bin/python $(PIP_INSTALL) --requirement requirements-protos.txt
+	@touch $@
+
+.venv-oldest/installed: pyproject.toml constraints.txt constraints-oldest.txt requirements-dev.txt
+	@echo "installing the oldest libraries that pyproject.toml admits into .venv-oldest"
+	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	@.venv-oldest/bin/python $(PIP_INSTALL) --constraint constraints-oldest.txt --requirement requirements-dev.txt \
+		--editable '.[server]'
+	@touch $@
 
 demo: install  ## erase a concept on the embedded model; leaves demo.png
 	$(BIN)/python examples/demo.py
@@ -31,14 +39,16 @@ test: install  ## run the tests
 slow: install  ## run the tests that take minutes: full-size Stable Diffusion 2, long runs
 	$(BIN)/pytest -m "slow and not gpu"
 
+compat: .venv-oldest/installed  ## run the core's tests with the oldest transformers, diffusers and peft that are admitted
+	.venv-oldest/bin/python -m pytest -m "not slow and not gpu" -W default tests/core
+
 check: install .venv-protos/installed  ## format, lint, types, stubs, protos, imports, container, manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples scripts
 	$(BIN)/lint-imports
-	$(BIN)/buf lint protos
-	$(BIN)/buf format --diff --exit-code protos
-	./scripts/check-stubs.sh
+	./scripts/check-protos.sh
 	$(BIN)/hadolint Dockerfile
 	./scripts/check-manifests.sh
 
@@ -50,9 +60,6 @@ format: install  ## format the code and the protos
 protos: .venv-protos/installed  ## write client/unsee/v1 from protos/
 	./scripts/write-stubs.sh client
 
-compat: install  ## read adapters with the oldest transformers that is admitted, and the newest
-	./scripts/check-compat.sh
-
 bench: install  ## measure the default method's quality; hours
 	$(BIN)/python -m bench.few_shot
 
@@ -60,5 +67,5 @@ model-card: install  ## measure models/emoji and compare with its card
 	$(BIN)/python -m bench.model_card
 
 clean:  ## remove what the targets made
-	rm -rf .venv .venv-protos .venv-oldest dist demo.png .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf .venv .venv-protos .venv-oldest dist demo.png .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

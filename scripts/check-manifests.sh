@@ -4,9 +4,9 @@ set -eu
 cd "$(dirname "$0")/.."
 rendered=$(mktemp)
 trap 'rm -f "$rendered"' EXIT
-for overlay in deploy/base deploy/overlays/*; do
-    .venv/bin/kubectl kustomize "$overlay" >"$rendered"
-    for version in 1.30 1.33; do
-        .venv/bin/kubernetes-validate --strict --quiet -k "$version" "$rendered"
+for folder in deploy/base deploy/overlays/*; do
+    .venv/bin/kubectl kustomize "$folder" >"$rendered"
+    for version in 1.30 1.33 1.37; do
+        .venv/bin/kubernetes-validate --strict --quiet --kubernetes-version "$version" "$rendered"
     done
 done
