@@ -1,7 +1,7 @@
 """The ``unsee`` command: what the SDK does, from a shell."""
 
 import importlib.util
-import subprocess
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -200,7 +200,8 @@ def serve(context: typer.Context) -> None:
     if importlib.util.find_spec("unsee_server") is None or importlib.util.find_spec("torch") is None:
         fail("the server is not installed; pip install 'unsee[server]' brings it")
     command = [sys.executable, "-m", "unsee_server", *context.args]
-    raise typer.Exit(subprocess.call(command))  # noqa: S603 -- the caller's own options for our own module
+    # In this process's place, so that a SIGTERM reaches the server itself.
+    os.execv(sys.executable, command)  # noqa: S606 - the caller's own options for our own module
 
 
 @adapters.command("list")
