@@ -6,6 +6,7 @@ Without ``--write`` it draws everything again and fails if a recorded figure is 
 import argparse
 import json
 import math
+import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -77,9 +78,9 @@ def measure(
     def drawn(questions: list[Question]) -> tuple[list[Question], Images]:
         return questions, draw(pipeline, questions, guidance_scale=guidance_scale)
 
-    plain, styled = drawn(prompts.plain(per_object=10)), drawn(prompts.looks(per_object=2))
+    plain, styled = drawn(prompts.plain(per_object=10)), drawn(prompts.looks(per_object=1))
     pairs, synonyms, held_out = (
-        drawn(prompts.pairs(count=150)),
+        drawn(prompts.pairs(count=120)),
         drawn(prompts.synonyms(per_synonym=4)),
         drawn(prompts.held_out()),
     )
@@ -136,7 +137,7 @@ def record(figures: dict[str, Figure], counts: NDArray[np.int64], images: Images
     content = {
         "date": datetime.now(UTC).date().isoformat(),
         "command": COMMAND,
-        "machine": f"{platform.machine()}, {platform.system()}, CPU",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
         "versions": {"python": platform.python_version(), **packages},
         "steps": STEPS,
         "guidance_scale": GUIDANCE_SCALE,

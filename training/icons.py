@@ -4,9 +4,9 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Required, TypedDict
 
 import numpy as np
-import resvg_py
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,6 +17,25 @@ WORK = HERE / "work"
 SIDE = 128
 
 Pictures = NDArray[np.uint8]
+
+
+class Icon(TypedDict, total=False):
+    """One icon as iconify stores it; sizes and corner default to the set's."""
+
+    body: str
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+class IconifyJson(TypedDict, total=False):
+    """The parts of an iconify ``icons.json`` that are read here."""
+
+    icons: Required[dict[str, Icon]]
+    aliases: dict[str, dict[str, str]]
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -47,7 +66,7 @@ ICON_SETS: tuple[IconSet, ...] = (
 )
 
 
-def svg(icon_set: dict[str, object], name: str) -> str:
+def svg(icon_set: IconifyJson, name: str) -> str:
     """Return one icon of an iconify set as an SVG document.
 
     Raises:
@@ -71,9 +90,12 @@ def render() -> Pictures:
         FileNotFoundError: the npm packages are not installed in ``training/node_modules``.
         KeyError: a set lacks an object.
     """
+    import resvg_py  # here, since whoever only draws or reads rendered icons needs no renderer
+
     pictures = np.zeros((len(OBJECTS), len(ICON_SETS), SIDE, SIDE, 4), np.uint8)
     for column, icon_set in enumerate(ICON_SETS):
-        source = json.loads((HERE / "node_modules/@iconify-json" / icon_set.name / "icons.json").read_text())
+        file = HERE / "node_modules/@iconify-json" / icon_set.name / "icons.json"
+        source: IconifyJson = json.loads(file.read_text())
         for row, name in enumerate(OBJECTS):
             png = bytes(resvg_py.svg_to_bytes(svg_string=svg(source, ICONS[name]), width=SIDE, height=SIDE))
             pictures[row, column] = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))

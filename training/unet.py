@@ -84,7 +84,7 @@ class UnetStage:
             {"params": list(unet.parameters()), "peak": UNET_RATE, "steps": steps},
             {"params": list(text.parameters()), "peak": TEXT_RATE, "steps": text_steps},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=UNET_RATE, betas=(0.9, 0.99), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(groups, lr=UNET_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
         self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@ import random
 
 import numpy as np
 import pytest
+
 from training.icons import ICON_SETS, SIDE, svg
 from training.pictures import captioned, draw, in_look
 from training.world import LOOKS, OBJECTS, Scene
@@ -55,7 +56,12 @@ def test_an_unknown_look_is_named_with_those_allowed():
 
 
 def test_an_icon_is_found_by_its_alias():
-    icon_set = {"icons": {"cat": {"body": "<path/>"}}, "aliases": {"kitty": {"parent": "cat"}}, "width": 32, "height": 24}
+    icon_set = {
+        "icons": {"cat": {"body": "<path/>"}},
+        "aliases": {"kitty": {"parent": "cat"}},
+        "width": 32,
+        "height": 24,
+    }
     assert svg(icon_set, "kitty") == svg(icon_set, "cat")
     assert 'viewBox="0 0 32 24"' in svg(icon_set, "cat")
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
 from training import checkpoint
 from training.text import Captions, TextStage
 from training.unet import UnetStage
 from training.vae import VaeStage
-from transformers import CLIPTextConfig, CLIPTextModel
 
 STEPS = 6
 
