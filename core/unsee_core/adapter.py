@@ -1,26 +1,24 @@
 """An adapter: low-rank factors for the text encoder, what they were made of, and their one canonical form in bytes.
 
-The bytes are a safetensors file in diffusers' layout, with the header written here: its keys are sorted, and it holds
-nothing but what request, seed and versions determine, so that the same adapter is the same bytes and has one digest.
+The bytes are a safetensors file in diffusers' layout that holds nothing but what request, seed and versions determine,
+so that the same adapter is the same bytes and has one digest. The factors stay float32, so that what is stored is what
+was trained and reported on.
 """
 
 import hashlib
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import torch
-from safetensors.torch import load as load_tensors
-from torch import Tensor
-
-from unsee_core import layouts
+from unsee_core import layouts, peft_folder
 from unsee_core.encoder import KEY_PREFIX
-from unsee_core.errors import AdapterFormatError, BaseMismatchError, InvalidRequestError
-from unsee_core.job import BaseModel, Concept
+from unsee_core.errors import AdapterFormatError, BaseMismatchError, ExportUnsupportedError, InvalidRequestError
+from unsee_core.job import MAX_SEED, BaseModel, Concept, ConceptKind, check_range, check_text
 from unsee_core.lora import LoraFactors, LoraPair, NormDelta
 from unsee_core.pipeline import Pipeline
+from unsee_core.scaling import Scaling
+from unsee_core.tensor_file import read_object, read_tensors, write_tensors
 
 __all__ = [
     "AdapterMetadata", "LoraFactors", "LoraPair", "NormDelta",
@@ -28,7 +26,9 @@ __all__ = [
 ]  # fmt: skip
 
 FORMAT_VERSION = "1"
-MAX_HEADER_BYTES = 2**20
+_OWN_KEY = "unsee"
+_DIFFUSERS_KEY, _DIFFUSERS_PREFIX = "lora_adapter_metadata", "text_encoder."  # where diffusers keeps peft's words
+_MAX_UNPACKED_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -50,27 +50,29 @@ class AdapterMetadata:
     base_model: BaseModel
     versions: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        check_text("method", self.method, shortest=0, longest=64)
+        check_range("strength", self.strength, -1e6, 1e6)
+        check_range("rank", self.rank, 0, layouts.MAX_RANK)
+        check_range("steps", self.steps, 0, 2**31 - 1)
+        check_range("seed", self.seed, 0, MAX_SEED)
+        for texts in (self.settings, vars(self.base_model), self.versions):
+            for name, value in texts.items():
+                check_text("metadata", name, shortest=0, longest=256)
+                check_text(name, value, shortest=0, longest=1000)
+
 
 def to_bytes(factors: LoraFactors, metadata: AdapterMetadata) -> bytes:
     """Return the canonical bytes: same factors and metadata, same bytes."""
-    tensors = {name: value.contiguous() for name, value in sorted(layouts.to_diffusers(factors).items())}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", "unsee": _metadata_text(metadata)}}
-    offset = 0
-    for name, value in tensors.items():
-        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [offset, offset + value.nbytes]}
-        offset += value.nbytes
-    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # safetensors aligns the data to 8 bytes
-    data = b"".join(value.numpy().tobytes() for value in tensors.values())
-    return struct.pack("<Q", len(text)) + text + data
+    return write_tensors(layouts.to_diffusers(factors), _texts(metadata))
 
 
 def from_bytes(data: bytes, *, max_bytes: int | None = None) -> tuple[LoraFactors, AdapterMetadata | None]:
     """Read an adapter that nobody vouches for, in any of the three layouts, told from its keys.
 
     Args:
-        data: a safetensors file in diffusers', peft's or kohya's layout, or a zip as ``export`` makes for peft.
-        max_bytes: refused above; None: no limit.
+        data: a safetensors file in diffusers', peft's or kohya's layout, or a zip of peft's folder.
+        max_bytes: refused above, packed or unpacked; None: no limit for bytes that are already stored.
 
     Returns:
         The factors in float32, and the metadata; None where another program wrote the file.
@@ -80,17 +82,15 @@ def from_bytes(data: bytes, *, max_bytes: int | None = None) -> tuple[LoraFactor
     """
     if max_bytes is not None and len(data) > max_bytes:
         raise AdapterFormatError(f"adapter: got {len(data)} bytes, allowed {max_bytes}")
-    config: Mapping[str, Any] | None = None
-    if data[:2] == b"PK":
-        data, config = layouts.unzip_peft(data, max_bytes=max_bytes or 2**30)
-    header = _header(data)
-    try:
-        tensors = load_tensors(data)
-    except Exception as error:
-        raise AdapterFormatError(f"adapter: no readable safetensors file: {error}") from error
-    factors = layouts.from_tensors({name: _checked(name, value) for name, value in tensors.items()}, config)
-    text = header.get("__metadata__", {}).get("unsee")
-    return factors, None if text is None else _metadata(text)
+    scaling = None
+    if data.startswith(peft_folder.ZIP_MAGIC):
+        data, config = peft_folder.unpack(data, max_bytes=max_bytes or _MAX_UNPACKED_BYTES)
+        scaling = Scaling.from_config(config)
+    tensors, texts = read_tensors(data)
+    if _DIFFUSERS_KEY in texts:
+        scaling = _diffusers_scaling(texts[_DIFFUSERS_KEY]) or scaling
+    factors = layouts.from_tensors(tensors, scaling)
+    return factors, _metadata(texts[_OWN_KEY]) if _OWN_KEY in texts else None
 
 
 def digest(data: bytes) -> str:
@@ -99,7 +99,7 @@ def digest(data: bytes) -> str:
 
 
 def export(data: bytes, layout: Literal["diffusers", "peft", "kohya"]) -> bytes:
-    """Return a stored adapter in another layout.
+    """Return a stored adapter in another layout; ``from_bytes`` reads the same adapter from it.
 
     Raises:
         ExportUnsupportedError: it changes the final layer norm, which the layout cannot hold.
@@ -107,8 +107,16 @@ def export(data: bytes, layout: Literal["diffusers", "peft", "kohya"]) -> bytes:
     if layout == "diffusers":
         return data
     factors, metadata = from_bytes(data)
-    name = metadata.base_model.name if metadata else ""
-    return layouts.to_peft_zip(factors, name) if layout == "peft" else layouts.to_kohya(factors)
+    if factors.final_norm is not None:
+        raise ExportUnsupportedError(
+            f"format: the layout {layout!r} cannot hold the change of the final layer norm that this adapter was "
+            "trained with; allowed: diffusers (which draws without that change), or erase without train_final_norm"
+        )
+    texts = _texts(metadata) if metadata else {"format": "pt"}
+    if layout == "kohya":
+        return write_tensors(layouts.to_kohya(factors), texts | {"ss_base_model_version": "sd_v2"})
+    base_model = metadata.base_model.name if metadata else ""
+    return peft_folder.pack(write_tensors(layouts.to_peft(factors), texts), factors, base_model)
 
 
 def check_base(factors: LoraFactors, metadata: AdapterMetadata | None, pipeline: Pipeline) -> bool:
@@ -134,57 +142,54 @@ def check_base(factors: LoraFactors, metadata: AdapterMetadata | None, pipeline:
         return True
     made_on, here = metadata.base_model, pipeline.digests
     if made_on.tokenizer_digest != here.tokenizer:
-        raise BaseMismatchError(f"adapter: made for the tokenizer {made_on.tokenizer_digest}, allowed {here.tokenizer}")
+        raise BaseMismatchError(
+            f"adapter: made for the tokenizer {made_on.tokenizer_digest or 'of no name'}, allowed {here.tokenizer}"
+        )
     return made_on.text_encoder_digest != here.text_encoder
 
 
-def _metadata_text(metadata: AdapterMetadata) -> str:
-    return json.dumps({"version": FORMAT_VERSION, **asdict(metadata)}, sort_keys=True, separators=(",", ":"))
+def _texts(metadata: AdapterMetadata) -> dict[str, str]:
+    content = {"version": FORMAT_VERSION, **asdict(metadata)}
+    return {"format": "pt", _OWN_KEY: json.dumps(content, sort_keys=True, separators=(",", ":"))}
 
 
 def _metadata(text: str) -> AdapterMetadata:
+    content = read_object(text, "its metadata")
+    if content.get("version") != FORMAT_VERSION:
+        raise AdapterFormatError(
+            f"adapter: its format is {str(content.get('version'))[:40]!r}, allowed {FORMAT_VERSION!r}"
+        )
     try:
-        content = json.loads(text)
-        concept = content["concept"]
         return AdapterMetadata(
-            concept=concept and Concept(concept["name"], tuple(concept["synonyms"]), concept["kind"]),
+            concept=None if content["concept"] is None else _concept(content["concept"]),
             method=str(content["method"]),
             strength=float(content["strength"]),
             rank=int(content["rank"]),
             steps=int(content["steps"]),
             seed=int(content["seed"]),
-            settings={str(k): str(v) for k, v in content["settings"].items()},
-            base_model=BaseModel(**{k: str(v) for k, v in content["base_model"].items()}),
-            versions={str(k): str(v) for k, v in content["versions"].items()},
+            settings=_text_items(content["settings"]),
+            base_model=BaseModel(**_text_items(content["base_model"])),
+            versions=_text_items(content["versions"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, InvalidRequestError) as error:
-        raise AdapterFormatError(f"adapter: its metadata are not what this program writes: {error!r}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, InvalidRequestError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise AdapterFormatError(f"adapter: its metadata are not what this program writes: {reason}") from error
 
 
-def _header(data: bytes) -> dict[str, Any]:
-    """Return the safetensors header, after checking that it is one and of a sane size."""
-    length = struct.unpack("<Q", data[:8])[0] if len(data) > 8 else 0
-    if not 2 <= length <= min(MAX_HEADER_BYTES, len(data) - 8):
-        raise AdapterFormatError(f"adapter: no safetensors file with a header of up to {MAX_HEADER_BYTES} bytes")
-    try:
-        header = json.loads(data[8 : 8 + length], object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise AdapterFormatError(f"adapter: its header is no JSON: {error}") from error
-    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
-        raise AdapterFormatError("adapter: its header is no JSON object")
-    return header
+def _text_items(content: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in content.items()}
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("a key stands there twice")
-    return content
+def _concept(content: Mapping[str, Any]) -> Concept:
+    if content["kind"] not in get_args(ConceptKind):
+        raise ValueError(f"kind {str(content['kind'])[:40]!r}, allowed {', '.join(get_args(ConceptKind))}")
+    return Concept(content["name"], tuple(content["synonyms"]), content["kind"])
 
 
-def _checked(name: str, value: Tensor) -> Tensor:
-    if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise AdapterFormatError(f"adapter: {name} is {value.dtype}, allowed float32, float16, bfloat16")
-    if not torch.isfinite(value).all():
-        raise AdapterFormatError(f"adapter: {name} holds values that are not finite")
-    return value.float()
+def _diffusers_scaling(text: str) -> Scaling | None:
+    """Return what diffusers wrote about the text encoder beside the tensors; None where it wrote nothing."""
+    words = read_object(text, _DIFFUSERS_KEY)
+    config = {
+        key.removeprefix(_DIFFUSERS_PREFIX): value for key, value in words.items() if key.startswith(_DIFFUSERS_PREFIX)
+    }
+    return Scaling.from_config(config) if config else None

@@ -88,8 +88,9 @@ class AdapterLibrary:
             NotFoundError: there is no such adapter.
             ExportUnsupportedError: the layout cannot hold it.
         """
-        manifest = self.manifest(ref)
-        return manifest, adapter.export(self._store.read(manifest.digest), layout)
+        check_adapter_ref("adapter", ref)
+        manifest, data = self._store.open(ref)
+        return self._seen_from_here(manifest), adapter.export(data, layout)
 
     def import_adapter(
         self,
@@ -168,16 +169,22 @@ class AdapterLibrary:
             CorruptedError: the stored bytes differ from their digest.
         """
         manifest = self._store.get(ref.adapter)
-        factors, mismatch = self._factors_of(manifest.digest)
+        loaded = self._in_memory(manifest.digest)
+        if loaded is None:
+            manifest, data = self._store.open(ref.adapter)
+            loaded = self._read(manifest.digest, data)
+        factors, mismatch = loaded
         applied = AppliedAdapter(digest=manifest.digest, factors=factors, weight=ref.weight)
         return applied, ResolvedAdapter(manifest.name, manifest.digest, ref.weight, mismatch)
 
-    def _factors_of(self, digest: str) -> tuple[LoraFactors, bool]:
+    def _in_memory(self, digest: str) -> tuple[LoraFactors, bool] | None:
         with self._lock:
             if digest in self._factors:
                 self._factors.move_to_end(digest)
-                return self._factors[digest]
-        factors, metadata = adapter.from_bytes(self._store.read(digest))
+            return self._factors.get(digest)
+
+    def _read(self, digest: str, data: bytes) -> tuple[LoraFactors, bool]:
+        factors, metadata = adapter.from_bytes(data)
         loaded = factors, adapter.check_base(factors, metadata, self._pipeline)
         if self._on_load:
             self._on_load()

@@ -1,151 +1,74 @@
-"""Durable adapters behind fsspec: an immutable content-addressed blob, then a manifest, written last.
+"""Durable adapters: an immutable content-addressed blob, then a manifest, written last.
 
     blobs/<sha256>.safetensors    the adapter's bytes
     manifests/<name>.json         what ``Manifest`` holds; an adapter exists as soon as this does
 
-A writer killed between the two leaves a blob that nobody sees, and the next writer of the same bytes reuses it.
+A writer killed between the two leaves a blob that nobody sees; the next writer of the same bytes reuses its place, and
+whoever opens the store an hour later removes it. In a local folder, writers of several processes wait for each other.
+Elsewhere they cannot: a name is still taken only once (fsspec's exclusive mode), but a blob that is stored again in the
+instant in which another process deletes its last manifest may get lost, and reading that adapter then says so.
 """
 
-import base64
 import hashlib
-import json
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
-from uuid import uuid4
+import logging
+from collections.abc import Iterable, Iterator
 
-import fsspec
-
-from unsee_core.errors import (
-    AlreadyExistsError,
-    CorruptedError,
-    InvalidRequestError,
-    NotFoundError,
-    StoreUnavailableError,
+from unsee_core.durable_files import DurableFiles
+from unsee_core.errors import AlreadyExistsError, CorruptedError, InvalidRequestError, NotFoundError
+from unsee_core.job import Manifest, check_adapter_name, check_adapter_ref
+from unsee_core.manifests import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    AdapterPage,
+    AdapterQuery,
+    manifest_from_json,
+    manifest_to_json,
 )
-from unsee_core.job import BaseModel, Concept, Drift, Manifest, Report
 
-SCHEMA = 1
-MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 100
+__all__ = ["AdapterPage", "AdapterQuery", "AdapterStore"]
+
 ORPHAN_AGE_S = 3600.0
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class AdapterQuery:
-    """Which adapters to list; conditions are combined with "and", empty ones admit all.
-
-    Attributes:
-        page_size: 0 stands for 100; above 1000 for 1000.
-        page_token: ``next_page_token`` of the page before, asked with the same conditions.
-        concept: name or synonym, compared without case.
-        created_after: stored at or after.
-        created_before: stored before.
-    """
-
-    page_size: int = DEFAULT_PAGE_SIZE
-    page_token: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    concept: str = ""
-    method: str = ""
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-
-    def __post_init__(self) -> None:
-        if self.page_size < 0:
-            raise InvalidRequestError.of("page_size", f"got {self.page_size}, allowed 0-{MAX_PAGE_SIZE}")
-        _ = self.after
-
-    def admits(self, manifest: Manifest) -> bool:
-        """Return whether the manifest meets all conditions."""
-        words = manifest.concept.words if manifest.concept else ()
-        return (
-            self.labels.items() <= manifest.labels.items()
-            and (not self.concept or self.concept.casefold() in {word.casefold() for word in words})
-            and (not self.method or self.method == manifest.method)
-            and (self.created_after is None or manifest.create_time >= self.created_after)
-            and (self.created_before is None or manifest.create_time < self.created_before)
-        )
-
-    @property
-    def after(self) -> str:
-        """Name that the page begins behind; "" for the first page."""
-        if not self.page_token:
-            return ""
-        try:
-            conditions, name = base64.urlsafe_b64decode(self.page_token.encode()).decode().split(":")
-        except ValueError as error:
-            raise InvalidRequestError.of("page_token", "got what no page ended with") from error
-        if conditions != self._conditions():
-            raise InvalidRequestError.of("page_token", "got one of a list with other conditions")
-        return name
-
-    def token_behind(self, name: str) -> str:
-        """Return the token of the page that begins behind ``name``."""
-        return base64.urlsafe_b64encode(f"{self._conditions()}:{name}".encode()).decode()
-
-    def _conditions(self) -> str:
-        facts = [sorted(self.labels.items()), self.concept, self.method, self.created_after, self.created_before]
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class AdapterPage:
-    """Manifests by name, and the token of the next page; empty at the end."""
-
-    manifests: tuple[Manifest, ...]
-    next_page_token: str
+logger = logging.getLogger(__name__)
 
 
 class AdapterStore:
-    """Adapters in a folder or in whatever else fsspec reaches; safe between the threads of one process.
+    """Adapters in a folder or in whatever else fsspec reaches; safe between threads.
 
     Args:
         url: a path, ``file://``, ``memory://`` or another of fsspec's; made if it is not there.
 
     Raises:
-        StoreUnavailableError: it cannot be read or written.
+        StoreUnavailableError: it cannot be read or written; as every method.
     """
 
     def __init__(self, url: str) -> None:
-        self._files, self._root = _reach(lambda: fsspec.url_to_fs(url))
-        self._is_local = "file" in self._files.protocol
-        self._lock = threading.Lock()
-        for folder in ("blobs", "manifests"):
-            _reach(partial(self._files.makedirs, f"{self._root}/{folder}", exist_ok=True))
-        self._sweep()
+        self._files = DurableFiles(url, "blobs", "manifests")
+        with self._files.one_writer():
+            self._sweep()
 
     def put(self, name: str, data: bytes, manifest: Manifest, *, replace: bool) -> Manifest:
         """Store an adapter and return its manifest.
 
         Args:
-            name: of the manifest; checked against the pattern of names by the caller.
+            name: of the manifest.
             data: the blob.
             manifest: its digest is that of ``data``.
             replace: an adapter of this name gives way; else that is an error.
 
         Raises:
             AlreadyExistsError: the name is taken and ``replace`` is false.
-            StoreUnavailableError: it cannot be written.
         """
-        with self._lock:
-            old = self._read_manifest(name)
+        with self._files.one_writer():
+            old = self._digest_of(name)
             if old is not None and not replace:
-                raise AlreadyExistsError(
-                    f"adapter_name: {name!r} is taken by {old.digest}; set replace to overwrite it"
-                )
-            if not _reach(lambda: self._files.exists(self._blob(manifest.digest))):
-                self._write(self._blob(manifest.digest), data, exclusive=False)
-            text = json.dumps({"schema": SCHEMA, **asdict(manifest)}, default=_as_text, sort_keys=True, indent=1)
-            self._write(self._manifest(name), text.encode(), exclusive=not replace)
-            if old is not None and old.digest != manifest.digest:
-                self._drop_blob_if_unused(old.digest)
+                raise _taken(name, old)
+            self._files.write(_blob(manifest.digest), data)
+            try:
+                self._files.write(_manifest(name), manifest_to_json(manifest), exclusive=not replace)
+            except FileExistsError as error:  # another process took the name just now
+                raise _taken(name, self._digest_of(name)) from error
+            if old and old != manifest.digest:
+                self._remove_unused([_blob(old)])
         return manifest
 
     def get(self, ref: str) -> Manifest:
@@ -153,8 +76,11 @@ class AdapterStore:
 
         Raises:
             NotFoundError: there is none.
+            CorruptedError: it cannot be read.
         """
-        found = self._by_digest(ref) if ref.startswith("sha256:") else self._read_manifest(ref)
+        check_adapter_ref("adapter", ref)
+        is_digest = ref.startswith("sha256:")
+        found = next((m for m in self._manifests() if m.digest == ref), None) if is_digest else self._read_manifest(ref)
         if found is None:
             raise NotFoundError(f"adapter: {ref!r} is not there")
         return found
@@ -166,31 +92,46 @@ class AdapterStore:
             NotFoundError: no adapter has this digest.
             CorruptedError: the bytes differ from their digest.
         """
-        try:
-            data: bytes = self._files.cat_file(self._blob(digest))
-        except FileNotFoundError as error:
-            raise NotFoundError(f"adapter: {digest} is not there") from error
-        except OSError as error:
-            raise StoreUnavailableError(f"the store cannot be read: {error}") from error
-        if hashlib.sha256(data).hexdigest() != digest.removeprefix("sha256:"):
-            raise CorruptedError(f"adapter: the stored bytes of {digest} differ from it; delete and make it again")
+        data = self._files.read(_blob(digest))
+        if data is None:
+            raise NotFoundError(f"adapter: {digest} is not there")
+        found = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if found != digest:
+            raise CorruptedError(f"adapter: the stored bytes of {digest} have the digest {found}")
         return data
 
+    def open(self, ref: str) -> tuple[Manifest, bytes]:
+        """Return a manifest and the bytes that belong to it, also while others replace the adapter.
+
+        Raises:
+            NotFoundError: there is no such adapter.
+            CorruptedError: the bytes are missing or differ from their digest.
+        """
+        manifest = self.get(ref)
+        while True:
+            try:
+                return manifest, self.read(manifest.digest)
+            except NotFoundError as error:
+                before, manifest = manifest, self.get(ref)
+                if manifest == before:
+                    raise CorruptedError(f"adapter: the stored bytes of {manifest.digest} are missing") from error
+
     def delete(self, name: str) -> None:
-        """Delete an adapter; its bytes go with the last name they have.
+        """Remove a manifest, even one that cannot be read, and the blob with the last manifest that names it.
 
         Raises:
             NotFoundError: there is none of this name.
         """
-        with self._lock:
-            manifest = self._read_manifest(name)
-            if manifest is None:
+        with self._files.one_writer():
+            old = self._digest_of(name)
+            if old is None:
                 raise NotFoundError(f"name: {name!r} is not there")
-            _reach(lambda: self._files.rm_file(self._manifest(name)))
-            self._drop_blob_if_unused(manifest.digest)
+            self._files.remove(_manifest(name))
+            if old:
+                self._remove_unused([_blob(old)])
 
     def list(self, query: AdapterQuery) -> AdapterPage:
-        """Return a page of the manifests that the query admits, by name."""
+        """Return a page of the manifests that the query admits, by name; unreadable ones are passed over."""
         size = min(query.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         found: list[Manifest] = []
         for manifest in self._manifests(behind=query.after):
@@ -202,131 +143,73 @@ class AdapterStore:
         return AdapterPage(tuple(found), "")
 
     def _manifests(self, behind: str = "") -> Iterator[Manifest]:
-        paths = _reach(lambda: self._files.ls(f"{self._root}/manifests", detail=False, refresh=True))
-        names = sorted(path.rsplit("/", 1)[-1].removesuffix(".json") for path in paths if path.endswith(".json"))
-        for name in names:
-            if name > behind and (manifest := self._read_manifest(name)) is not None:
+        for name in self._names():
+            if name <= behind:
+                continue
+            try:
+                manifest = self._read_manifest(name)
+            except CorruptedError:
+                logger.warning("a manifest cannot be read and is passed over; asking for it by name says why")
+                continue
+            if manifest is not None:
                 yield manifest
 
+    def _names(self) -> Iterable[str]:
+        files = (file.name for file in self._files.found("manifests") if file.name.endswith(".json"))
+        return sorted(name for name in (file.removesuffix(".json") for file in files) if _is_name(name))
+
     def _read_manifest(self, name: str) -> Manifest | None:
+        text = self._files.read(_manifest(name))
+        return None if text is None else manifest_from_json(name, text)
+
+    def _digest_of(self, name: str) -> str | None:
+        """Return the digest of the adapter of this name; "" if its manifest cannot be read, None if there is none."""
         try:
-            text = self._files.cat_file(self._manifest(name))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StoreUnavailableError(f"the store cannot be read: {error}") from error
-        return _manifest_from(name, text)
-
-    def _by_digest(self, digest: str) -> Manifest | None:
-        return next((m for m in self._manifests() if m.digest == digest), None)
-
-    def _drop_blob_if_unused(self, digest: str) -> None:
-        if self._by_digest(digest) is None:
-            _reach(lambda: self._files.rm_file(self._blob(digest)))
+            manifest = self._read_manifest(name)
+        except CorruptedError:
+            return ""
+        return None if manifest is None else manifest.digest
 
     def _sweep(self) -> None:
-        """Remove blobs that no manifest names and that are old enough not to be in the making."""
-        used = {self._blob(manifest.digest) for manifest in self._manifests()}
-        for info in _reach(lambda: self._files.ls(f"{self._root}/blobs", detail=True)):
-            age_s = time.time() - _changed(info)
-            if info["name"] not in used and age_s > ORPHAN_AGE_S:
-                _reach(partial(self._files.rm_file, info["name"]))
+        """Remove what writers that were killed left behind, once it is too old to be in the making."""
+        blobs, manifests = self._files.found("blobs"), self._files.found("manifests")
+        old = [f"blobs/{file.name}" for file in blobs if file.age_s > ORPHAN_AGE_S]
+        drafts = [file for file in manifests if file.name.endswith(".draft")]
+        old += [f"manifests/{file.name}" for file in drafts if file.age_s > ORPHAN_AGE_S]
+        if old:
+            self._remove_unused(old)
 
-    def _write(self, path: str, data: bytes, *, exclusive: bool) -> None:
-        """Write a file so that it is there as a whole or not at all, and stays after a power cut."""
-        if self._is_local:
-            _reach(lambda: _write_durably(Path(path), data, exclusive=exclusive))
-            return
+    def _remove_unused(self, paths: Iterable[str]) -> None:
+        """Remove those of the files that no manifest names; none while a manifest cannot be read."""
         try:
-            with self._files.open(path, "xb" if exclusive else "wb") as file:
-                file.write(data)
-        except FileExistsError as error:
-            raise AlreadyExistsError(f"adapter_name: {path.rsplit('/', 1)[-1]!r} was taken just now") from error
-        except OSError as error:
-            raise StoreUnavailableError(f"the store cannot be written: {error}") from error
-
-    def _blob(self, digest: str) -> str:
-        return f"{self._root}/blobs/{digest.removeprefix('sha256:')}.safetensors"
-
-    def _manifest(self, name: str) -> str:
-        return f"{self._root}/manifests/{name}.json"
+            manifests = [self._read_manifest(name) for name in self._names()]
+        except CorruptedError:
+            logger.warning("unused blobs stay, since a manifest cannot be read")
+            return
+        used = {_blob(manifest.digest) for manifest in manifests if manifest is not None}
+        for path in paths:
+            if path not in used:
+                self._files.remove(path)
 
 
-def _write_durably(path: Path, data: bytes, *, exclusive: bool) -> None:
-    draft = path.with_name(f".{uuid4().hex}.draft")
-    with draft.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _blob(digest: str) -> str:
+    check_adapter_ref("digest", digest)
+    return f"blobs/{digest.removeprefix('sha256:')}.safetensors"
+
+
+def _manifest(name: str) -> str:
+    check_adapter_name("name", name)
+    return f"manifests/{name}.json"
+
+
+def _is_name(name: str) -> bool:
     try:
-        if exclusive:
-            os.link(draft, path)  # unlike a rename, refuses a name that another process took meanwhile
-        else:
-            draft.replace(path)
-    except FileExistsError as error:
-        raise AlreadyExistsError(f"adapter_name: {path.stem!r} was taken just now") from error
-    finally:
-        draft.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        check_adapter_name("name", name)
+    except InvalidRequestError:
+        return False  # somebody else's file
+    return True
 
 
-def _reach(action: Callable[[], T]) -> T:
-    """Return what ``action`` returns; what the file system raises becomes ours."""
-    try:
-        return action()
-    except (OSError, ImportError, ValueError) as error:
-        raise StoreUnavailableError(f"the store cannot be reached: {error}") from error
-
-
-def _changed(info: Mapping[str, Any]) -> float:
-    """Return when a file was last written, in seconds since 1970; now where the file system does not say."""
-    when = info.get("mtime") or info.get("LastModified") or info.get("created")
-    if isinstance(when, datetime):
-        return when.timestamp()
-    return float(when) if when else time.time()
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no place in a manifest")
-
-
-def _manifest_from(name: str, text: bytes) -> Manifest:
-    """Return the manifest that was written as ``text``; fields of later versions are passed over."""
-    try:
-        content = json.loads(text)
-        concept, report = content["concept"], content["report"]
-        return Manifest(
-            name=content["name"],
-            digest=content["digest"],
-            size_bytes=content["size_bytes"],
-            concept=concept and Concept(concept["name"], tuple(concept["synonyms"]), concept["kind"]),
-            method=content["method"],
-            rank=content["rank"],
-            strength=content["strength"],
-            steps=content["steps"],
-            seed=content["seed"],
-            labels=content["labels"],
-            create_time=datetime.fromisoformat(content["create_time"]).astimezone(UTC),
-            base_model=_known(BaseModel, content["base_model"]),
-            has_final_norm=content["has_final_norm"],
-            report=report and _report_from(report),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptedError(f"adapter: the manifest of {name!r} cannot be read: {error!r}") from error
-
-
-def _report_from(content: Mapping[str, Any]) -> Report:
-    drifts = {name: _known(Drift, content[name]) for name in ("concept_drift", "retain_drift")}
-    return _known(Report, {**content, **drifts})
-
-
-def _known(kind: type[T], content: Mapping[str, Any]) -> T:
-    """Return ``kind`` from those of its fields that ``content`` has."""
-    names = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    return kind(**{name: value for name, value in content.items() if name in names})
+def _taken(name: str, digest: str | None) -> AlreadyExistsError:
+    by = digest or "an adapter whose manifest cannot be read"
+    return AlreadyExistsError(f"adapter_name: {name!r} is taken by {by}; set replace to overwrite it")

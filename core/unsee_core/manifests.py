@@ -1,0 +1,142 @@
+"""Manifests as JSON, and which of them a list asks for."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from unsee_core.errors import CorruptedError, InvalidRequestError
+from unsee_core.job import (
+    BaseModel,
+    Concept,
+    Drift,
+    Manifest,
+    Report,
+    check_adapter_ref,
+    check_labels,
+    check_text,
+)
+
+SCHEMA = 1
+MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 100
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AdapterQuery:
+    """Which adapters to list; conditions are combined with "and", empty ones admit all.
+
+    Attributes:
+        page_size: 0 stands for 100; above 1000 for 1000.
+        page_token: ``next_page_token`` of the page before, asked with the same conditions.
+        concept: name or synonym, compared without case.
+        created_after: stored at or after; with a time zone.
+        created_before: stored before; with a time zone.
+    """
+
+    page_size: int = DEFAULT_PAGE_SIZE
+    page_token: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    concept: str = ""
+    method: str = ""
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.page_size < 0:
+            raise InvalidRequestError.of("page_size", f"got {self.page_size}, allowed 0-{MAX_PAGE_SIZE}")
+        check_labels(self.labels)
+        check_text("concept", self.concept, shortest=0, longest=200)
+        check_text("method", self.method, shortest=0, longest=64)
+        for name, value in (("created_after", self.created_after), ("created_before", self.created_before)):
+            if value is not None and value.tzinfo is None:
+                raise InvalidRequestError.of(name, f"got {value}, allowed times with a zone")
+        _ = self.after
+
+    def admits(self, manifest: Manifest) -> bool:
+        """Return whether the manifest meets all conditions."""
+        words = manifest.concept.words if manifest.concept else ()
+        return (
+            self.labels.items() <= manifest.labels.items()
+            and (not self.concept or self.concept.casefold() in {word.casefold() for word in words})
+            and (not self.method or self.method == manifest.method)
+            and (self.created_after is None or manifest.create_time >= self.created_after)
+            and (self.created_before is None or manifest.create_time < self.created_before)
+        )
+
+    @property
+    def after(self) -> str:
+        """Name that the page begins behind; "" for the first page."""
+        if not self.page_token:
+            return ""
+        try:
+            conditions, name = base64.urlsafe_b64decode(self.page_token.encode()).decode().split(":")
+        except ValueError as error:
+            raise self._bad_token("which no page ended with") from error
+        if conditions != self._conditions():
+            raise self._bad_token("of a list with other conditions")
+        return name
+
+    def token_behind(self, name: str) -> str:
+        """Return the token of the page that begins behind ``name``."""
+        return base64.urlsafe_b64encode(f"{self._conditions()}:{name}".encode()).decode()
+
+    def _bad_token(self, why: str) -> InvalidRequestError:
+        allowed = "the next_page_token of the page before, with the same conditions"
+        return InvalidRequestError.of("page_token", f"got {self.page_token[:80]!r}, {why}; allowed {allowed}")
+
+    def _conditions(self) -> str:
+        times = [time and time.timestamp() for time in (self.created_after, self.created_before)]
+        facts = [sorted(self.labels.items()), self.concept, self.method, times]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class AdapterPage:
+    """Manifests by name, and the token of the next page; empty at the end."""
+
+    manifests: tuple[Manifest, ...]
+    next_page_token: str
+
+
+def manifest_to_json(manifest: Manifest) -> bytes:
+    """Return the manifest as it is stored."""
+    content = {"schema": SCHEMA, **asdict(manifest), "create_time": manifest.create_time.isoformat()}
+    return json.dumps(content, sort_keys=True, indent=1).encode()
+
+
+def manifest_from_json(name: str, text: bytes) -> Manifest:
+    """Return the manifest of ``name`` that was stored as ``text``; fields of later versions are passed over.
+
+    Raises:
+        CorruptedError: it cannot be read, or is that of another name.
+    """
+    try:
+        content = json.loads(text)
+        concept, report = content["concept"], content["report"]
+        known: dict[str, Any] = _known(Manifest, content) | {
+            "concept": concept and Concept(concept["name"], tuple(concept["synonyms"]), concept["kind"]),
+            "report": report and _report(report),
+            "base_model": BaseModel(**_known(BaseModel, content["base_model"])),
+            "create_time": datetime.fromisoformat(content["create_time"]).astimezone(UTC),
+        }
+        check_adapter_ref("digest", content["digest"])
+        if content["name"] != name:
+            raise ValueError(f"it is the manifest of {content['name']!r}")
+        return Manifest(**known)
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidRequestError) as error:
+        raise CorruptedError(f"adapter: the manifest of {name!r} cannot be read: {error!r}") from error
+
+
+def _report(content: Mapping[str, Any]) -> Report:
+    drifts = {name: Drift(**_known(Drift, content[name])) for name in ("concept_drift", "retain_drift")}
+    return Report(**(_known(Report, content) | drifts))
+
+
+def _known(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those items of ``content`` that are fields of the dataclass ``kind``."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in content.items() if name in names}
