@@ -1,6 +1,7 @@
 """The client for asyncio; the synchronous one runs it on an event loop of its own."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from unsee.channel import Connection, PathInput
-from unsee.errors import from_rpc
+from unsee.errors import Error, InvalidArgumentError, from_rpc
 from unsee.jobs import (
     AsyncEraseJob,
     AsyncGenerateJob,
@@ -22,7 +23,7 @@ from unsee.jobs import (
     GenerateFold,
     wait_to_retry,
 )
-from unsee.requests import EraseOptions, GenerateOptions, erase_request, generate_request
+from unsee.requests import EraseOptions, GenerateOptions, erase_request, generate_request, wire
 from unsee.transfer import Download, check_format, save_adapter, upload
 from unsee.types import (
     FORMATS,
@@ -151,7 +152,7 @@ class AsyncClient:
         Example:
             >>> adapter = await client.attach(request_id).result()
         """
-        return self._erase_job(erase_pb2.EraseRequest(request_id=request_id, attach=True))
+        return self._erase_job(wire(erase_pb2.EraseRequest, request_id=request_id, attach=True))
 
     async def generate(
         self,
@@ -184,7 +185,7 @@ class AsyncClient:
         Example:
             >>> result = await client.attach_generate(request_id).result()
         """
-        return self._generate_job(generate_pb2.GenerateRequest(request_id=request_id, attach=True))
+        return self._generate_job(wire(generate_pb2.GenerateRequest, request_id=request_id, attach=True))
 
     async def cancel(self, request_id: str) -> None:
         """Stop an erasure or a generation within one step; nothing happens if it has ended.
@@ -195,7 +196,7 @@ class AsyncClient:
         Example:
             >>> await client.cancel(job.request_id)
         """
-        await self._call(self._stub.Cancel, cancel_pb2.CancelRequest(request_id=request_id))
+        await self._call(self._stub.Cancel, wire(cancel_pb2.CancelRequest, request_id=request_id))
 
     async def list_adapters(
         self,
@@ -220,13 +221,14 @@ class AsyncClient:
         Example:
             >>> names = [adapter.name async for adapter in client.list_adapters(concept="cat")]
         """
-        request = adapters_pb2.ListAdaptersRequest(
+        request = wire(
+            adapters_pb2.ListAdaptersRequest,
             page_size=page_size,
             labels=labels or {},
             concept=concept,
             method=method,
-            created_after=_timestamp(created_after),
-            created_before=_timestamp(created_before),
+            created_after=_timestamp("created_after", created_after),
+            created_before=_timestamp("created_before", created_before),
         )
         while True:
             page = await self._call(self._stub.ListAdapters, request)
@@ -246,7 +248,7 @@ class AsyncClient:
             >>> (await client.get_adapter("no-cat")).report.empty_drift
             0.021
         """
-        reply = await self._call(self._stub.GetAdapter, adapters_pb2.GetAdapterRequest(adapter=adapter))
+        reply = await self._call(self._stub.GetAdapter, wire(adapters_pb2.GetAdapterRequest, adapter=adapter))
         return self._bound(adapter_info(reply.adapter))
 
     async def delete_adapter(self, name: str) -> None:
@@ -258,7 +260,7 @@ class AsyncClient:
         Example:
             >>> await client.delete_adapter("no-cat")
         """
-        await self._call(self._stub.DeleteAdapter, adapters_pb2.DeleteAdapterRequest(name=name))
+        await self._call(self._stub.DeleteAdapter, wire(adapters_pb2.DeleteAdapterRequest, name=name))
 
     async def import_adapter(
         self,
@@ -268,7 +270,7 @@ class AsyncClient:
         replace: bool = False,
         labels: Mapping[str, str] | None = None,
         concept: str | None = None,
-        synonyms: tuple[str, ...] = (),
+        synonyms: Sequence[str] = (),
         kind: ConceptKind = "object",
     ) -> AsyncAdapter:
         """Store an adapter that was made elsewhere: diffusers', kohya's or peft's layout, told from its keys.
@@ -309,8 +311,11 @@ class AsyncClient:
         check_format(format)
         download, tries = Download(), 0
         while True:
-            request = adapters_pb2.DownloadAdapterRequest(
-                adapter=adapter, format=FORMATS[format], offset=len(download.data)
+            request = wire(
+                adapters_pb2.DownloadAdapterRequest,
+                adapter=adapter,
+                format=FORMATS[format],
+                offset=len(download.data),
             )
             try:
                 async for part in self._stub.DownloadAdapter(request, metadata=self._metadata):
@@ -362,13 +367,16 @@ async def _finish(job: AsyncJob[E, R], on_event: Callable[[E], None] | None) -> 
                 on_event(event)
         return await job.result()
     except BaseException:
-        await job.cancel()
+        with suppress(Error):  # what ended the waiting is told, also where the server is gone
+            await job.cancel()
         raise
 
 
-def _timestamp(when: datetime | None) -> Timestamp | None:
+def _timestamp(field: str, when: datetime | None) -> Timestamp | None:
     if when is None:
         return None
+    if when.tzinfo is None:
+        raise InvalidArgumentError(f"{field}: got {when.isoformat()}, allowed a time with a time zone")
     stamp = Timestamp()
     stamp.FromDatetime(when)
     return stamp

@@ -63,6 +63,10 @@ class Connection:
     tls: bool = False
 
     def __post_init__(self) -> None:
+        if not self.target:
+            raise InvalidArgumentError("target: got nothing, allowed host:port")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
+            raise InvalidArgumentError("token: got white space or other than ASCII, allowed printable ASCII")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidArgumentError("tls_cert, tls_key: got one of them, allowed both or none")
         if self.token is not None and not self.is_encrypted and not _is_loopback(self.target):
@@ -88,10 +92,17 @@ class Connection:
         if not self.is_encrypted:
             return grpc.aio.insecure_channel(self.target, options=_OPTIONS)
         ca, key, cert = (
-            None if path is None else read_file(Path(path), name)
+            None if path is None else _read_pem(Path(path), name)
             for name, path in (("tls_ca", self.tls_ca), ("tls_key", self.tls_key), ("tls_cert", self.tls_cert))
         )
         return grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(ca, key, cert), options=_OPTIONS)
+
+
+def _read_pem(path: Path, field: str) -> bytes:
+    data = read_file(path, field)
+    if b"-----BEGIN " not in data:  # gRPC would take it, and say that the server is not there
+        raise InvalidArgumentError(f"{field}: {path} is no PEM file; allowed one with a -----BEGIN line")
+    return data
 
 
 def _is_loopback(target: str) -> bool:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import secrets
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from rich.table import Table
 
 from unsee.client import Adapter, Client
-from unsee.errors import AlreadyExistsError, InvalidArgumentError
+from unsee.errors import InvalidArgumentError
 from unsee.terminal import fail, notes, out, print_json, print_rows, reported_errors, shown_progress
 from unsee.types import AdapterFormat, ConceptKind, ImageFormat, SchedulerName
 
@@ -145,6 +146,10 @@ def generate(
 ) -> None:
     """Draw pictures into a folder and print their paths."""
     with reported_errors(), context.obj.client() as client:
+        seed = secrets.randbelow(2**32) if seed is None else seed
+        for i in range(num_images):
+            check_is_free(output / f"{seed + i}.{image_format}", force)
+        made_folder(output)
         refs = [resolved(client, text) for text in adapter or []]
         with shown_progress(prompt, is_quiet=as_json) as on_progress:
             result = client.generate(
@@ -163,9 +168,6 @@ def generate(
                 no_metadata=no_metadata,
             )
         paths = [output / f"{image.seed}.{image.format}" for image in result.images]
-        for path in paths:
-            check_is_free(path, force)
-        made_folder(output)
         for image, path in zip(result.images, paths, strict=True):
             image.save(path)
         if result.prompt_cut_off:
@@ -275,6 +277,8 @@ def delete(context: typer.Context, name: str) -> None:
 
 def resolved(client: Client, text: str) -> tuple[str, float]:
     """Return the name and the weight that ``no-cat:0.8`` or ``no-cat.safetensors`` stands for; a file is imported."""
+    if is_adapter_file(Path(text)):
+        return client.import_adapter(text).digest, 1.0
     name, weight = text, 1.0
     head, _, tail = text.rpartition(":")
     if (head and not text.startswith("sha256:")) or head.startswith("sha256:"):
@@ -282,12 +286,12 @@ def resolved(client: Client, text: str) -> tuple[str, float]:
             name, weight = head, float(tail)
         except ValueError:
             raise InvalidArgumentError(f"--adapter: got the weight {tail!r}, allowed a number in [-2, 2]") from None
-    if not Path(name).exists():
-        return name, weight
-    try:
-        return client.import_adapter(name).digest, weight
-    except AlreadyExistsError as error:
-        raise InvalidArgumentError(f"--adapter: {name} cannot be imported: {error}") from error
+    return client.import_adapter(name).digest if is_adapter_file(Path(name)) else name, weight
+
+
+def is_adapter_file(path: Path) -> bool:
+    """Whether a path is a file, or a folder as peft writes it; a folder of another kind may share an adapter's name."""
+    return path.is_file() or (path / "adapter_config.json").is_file()
 
 
 def check_is_free(path: Path | None, force: bool) -> None:

@@ -1,9 +1,11 @@
 """The synchronous client: the asyncio one, on an event loop in a thread of its own."""
 
 import asyncio
+import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar, Unpack
 
 from unsee.aio import AsyncClient
 from unsee.channel import PathInput
+from unsee.errors import Error
 from unsee.jobs import AsyncJob, EraseEvent, GenerateEvent
 from unsee.requests import EraseOptions, GenerateOptions
 from unsee.transfer import save_adapter
@@ -100,7 +103,7 @@ GenerateJob = Job[GenerateEvent, GenerateResult]
 
 
 class Client:
-    """A client; safe between threads, and a context manager.
+    """A client; safe between threads, and a context manager. A process that was forked needs one of its own.
 
     Takes the arguments of ``AsyncClient``.
 
@@ -121,6 +124,7 @@ class Client:
         tls_key: PathInput | None = None,
         timeout: float = 60.0,
     ) -> None:
+        self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="unsee-client", daemon=True)
         self._thread.start()
@@ -142,8 +146,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; work that still runs goes on at the server for a while, see ``attach``."""
-        if not self._loop.is_closed():
-            self._run(self._async.close())
+        if not self._loop.is_closed() and self._process == os.getpid():
+            self._run(_ended(self._async))
             self._stop()
 
     def erase(
@@ -284,7 +288,7 @@ class Client:
         replace: bool = False,
         labels: Mapping[str, str] | None = None,
         concept: str | None = None,
-        synonyms: tuple[str, ...] = (),
+        synonyms: Sequence[str] = (),
         kind: ConceptKind = "object",
     ) -> Adapter:
         """Store an adapter that was made elsewhere; arguments and errors as in ``AsyncClient.import_adapter``.
@@ -327,12 +331,15 @@ class Client:
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what a coroutine returns, run on the client's own event loop."""
-        if self._loop.is_closed():
+        if self._loop.is_closed() or self._process != os.getpid():
             work.close()
-            raise RuntimeError("the client is closed")
+            why = "is closed" if self._loop.is_closed() else "belongs to the process that this one was forked from"
+            raise RuntimeError(f"the client {why}")
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise RuntimeError("the client was closed before the call ended") from None
         except BaseException:
             future.cancel()  # an interrupt in this thread; what has ended is not touched
             raise
@@ -348,6 +355,15 @@ class Client:
 
 async def _opened(target: str, **arguments: Any) -> AsyncClient:
     return AsyncClient(target, **arguments)
+
+
+async def _ended(client: AsyncClient) -> None:
+    """Close the client, and let the calls of other threads end."""
+    await client.close()
+    calls = asyncio.all_tasks() - {asyncio.current_task()}
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def _started(start: Callable[[], AsyncJob[EventT, ResultT]]) -> AsyncJob[EventT, ResultT]:
@@ -366,5 +382,6 @@ def _finish(job: Job[EventT, ResultT], on_event: Callable[[EventT], None] | None
                 on_event(event)
         return job.result()
     except BaseException:
-        job.cancel()
+        with suppress(Error):  # what ended the waiting is told, also where the server is gone
+            job.cancel()
         raise

@@ -11,6 +11,7 @@ from PIL import Image
 from unsee.errors import InvalidArgumentError
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,19 @@ def image_bytes(image: ImageInput, field: str) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):
-        packed = io.BytesIO()
-        image.save(packed, format="PNG")
-        return packed.getvalue()
+        return _png(image, field)
     if not isinstance(image, str | os.PathLike):
         raise InvalidArgumentError(f"{field}: got {type(image).__name__}, allowed a path, bytes or a PIL image")
     return read_file(Path(image), field)
+
+
+def _png(image: Image.Image, field: str) -> bytes:
+    packed = io.BytesIO()
+    try:
+        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(packed, format="PNG")
+    except OSError as error:  # PIL reads files late
+        raise InvalidArgumentError(f"{field}: the picture cannot be read: {error}") from error
+    return packed.getvalue()
 
 
 def read_file(path: Path, field: str) -> bytes:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 import grpc
 import grpc.aio
 
 from unsee import types
-from unsee.errors import DeadlineExceededError, Error, InternalError, Status, from_rpc
+from unsee.errors import CancelledError, DeadlineExceededError, Error, InternalError, Status, from_rpc
 from unsee.images import GeneratedImage
 from unsee.types import AdapterInfo, EraseProgress, GenerateProgress, GenerateResult, Queued
 from unsee.v1 import erase_pb2, generate_pb2
@@ -114,6 +115,7 @@ class AsyncJob(Generic[EventT, ResultT]):
         self._cancel = cancel
         self._events: list[EventT] = []
         self._is_over = False
+        self._is_unwanted = asyncio.Event()
         self._changed = asyncio.Condition()
         self._task = asyncio.create_task(self._follow(open_stream, request, fold))
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # else asyncio warns of it
@@ -145,16 +147,21 @@ class AsyncJob(Generic[EventT, ResultT]):
 
         Raises:
             DeadlineExceededError: it has not ended in time.
-            Error: what it ended with.
+            Error: what it ended with; CancelledError also where it is followed no more.
         """
         done, _ = await asyncio.wait([self._task], timeout=timeout)
         if not done:
             raise DeadlineExceededError(f"{self.request_id} has not ended within {timeout} s; it goes on")
+        if self._task.cancelled():
+            raise CancelledError(f"the client was closed before {self.request_id} ended; it can be attached to")
         return self._task.result()
 
     async def cancel(self) -> None:
         """Stop the work within one step; it then ends with CancelledError. Nothing happens if it has ended before."""
-        if not self._task.done():
+        self._is_unwanted.set()
+        async with self._changed:  # before its first event the server may not know the id yet
+            await self._changed.wait_for(lambda: self._events or self._is_over)
+        if not self._is_over:
             await self._cancel(self.request_id)
 
     def when_over(self, action: "Callable[[AsyncJob[EventT, ResultT]], None]") -> None:
@@ -181,7 +188,9 @@ class AsyncJob(Generic[EventT, ResultT]):
                         await self._add(fold.add(response))
                 except grpc.aio.AioRpcError as error:
                     tries += 1
-                    await wait_to_retry(from_rpc(error), tries)
+                    await wait_to_retry(from_rpc(error), tries, self._is_unwanted)
+                    if self._is_unwanted.is_set():
+                        raise CancelledError(f"{self.request_id} was cancelled") from None
                 else:
                     return _result_of(fold)
         finally:
@@ -202,8 +211,8 @@ AsyncEraseJob = AsyncJob[EraseEvent, AdapterT]
 AsyncGenerateJob = AsyncJob[GenerateEvent, GenerateResult]
 
 
-async def wait_to_retry(error: Error, tries: int) -> None:
-    """Return when it is time to try again: when the server said, or after a growing while.
+async def wait_to_retry(error: Error, tries: int, is_unwanted: asyncio.Event | None = None) -> None:
+    """Return when it is time to try again: when the server said, or after a growing while; at once where unwanted.
 
     Raises:
         Error: trying again does not help, or was tried often enough.
@@ -213,7 +222,9 @@ async def wait_to_retry(error: Error, tries: int) -> None:
     )
     if not can_help or tries >= MAX_TRIES:
         raise error
-    await asyncio.sleep(min(0.2 * 2**tries, 5.0) if error.retry_delay_s is None else error.retry_delay_s)
+    delay = min(0.2 * 2**tries, 5.0) if error.retry_delay_s is None else error.retry_delay_s
+    with suppress(TimeoutError):
+        await asyncio.wait_for((is_unwanted or asyncio.Event()).wait(), delay)
 
 
 def _result_of(fold: Fold[ResponseT, EventT, ResultT]) -> ResultT:

@@ -3,7 +3,8 @@
 import secrets
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict, TypeVar
+from os import PathLike
+from typing import Any, TypedDict, TypeVar
 
 from unsee.errors import InvalidArgumentError
 from unsee.images import ImageInput, image_bytes
@@ -13,6 +14,8 @@ from unsee.v1 import common_pb2, erase_pb2, generate_pb2
 AdapterInput = str | tuple[str, float]
 Name = TypeVar("Name", bound=str)
 Number = TypeVar("Number")
+Item = TypeVar("Item")
+Message = TypeVar("Message")
 
 
 class EraseOptions(TypedDict, total=False):
@@ -92,27 +95,20 @@ def erase_request(concept: str, options: EraseOptions) -> erase_pb2.EraseRequest
 
     Raises:
         InvalidArgumentError: an image cannot be read, or a value does not fit the wire.
+        TypeError: there is no such option.
     """
-    own = ("layers", "train_final_norm")
-    few_shot = erase_pb2.FewShotLoraOptions() if any(options.get(name) for name in own) else None
-    if few_shot is not None:
-        few_shot = _message(
-            erase_pb2.FewShotLoraOptions,
-            layers=options.get("layers"),
-            train_final_norm=options.get("train_final_norm", False),
-        )
-    what = _message(
-        common_pb2.Concept,
-        name=concept,
-        synonyms=options.get("synonyms", ()),
-        kind=_choice(KINDS, "kind", options.get("kind", "object")),
-    )
-    return _message(
+    _check_names(options, EraseOptions)
+    layers, train_final_norm = options.get("layers"), options.get("train_final_norm", False)
+    few_shot = None
+    if layers is not None or train_final_norm:
+        few_shot = wire(erase_pb2.FewShotLoraOptions, layers=layers, train_final_norm=train_final_norm)
+    images = several("images", options.get("images", ()))
+    return wire(
         erase_pb2.EraseRequest,
-        concept=what,
-        images=[image_bytes(image, f"images[{i}]") for i, image in enumerate(options.get("images", ()))],
+        concept=wire_concept(concept, options.get("synonyms", ()), options.get("kind", "object")),
+        images=[image_bytes(image, f"images[{i}]") for i, image in enumerate(images)],
         anchor=options.get("anchor"),
-        retain_prompts=options.get("retain", ()),
+        retain_prompts=several("retain", options.get("retain", ())),
         method=options.get("method") or "",
         strength=options.get("strength"),
         rank=options.get("rank"),
@@ -131,42 +127,44 @@ def generate_request(prompt: str, options: GenerateOptions) -> generate_pb2.Gene
 
     Raises:
         InvalidArgumentError: a value does not fit the wire.
+        TypeError: there is no such option.
     """
+    _check_names(options, GenerateOptions)
     seed, scheduler = options.get("seed"), options.get("scheduler")
-    return _message(
+    return wire(
         generate_pb2.GenerateRequest,
         prompt=prompt,
         negative_prompt=options.get("negative_prompt", ""),
-        adapters=[_adapter_ref(adapter) for adapter in options.get("adapters", ())],
+        adapters=[_adapter_ref(adapter) for adapter in several("adapters", options.get("adapters", ()))],
         seed=secrets.randbelow(2**32) if seed is None else seed,
         steps=options.get("steps"),
         guidance_scale=options.get("guidance_scale"),
         width=options.get("width") or 0,
         height=options.get("height") or 0,
         num_images=options.get("num_images", 1),
-        scheduler=None if scheduler is None else _choice(SCHEDULERS, "scheduler", scheduler),
-        image_format=_choice(IMAGE_FORMATS, "image_format", options.get("image_format", "png")),
+        scheduler=None if scheduler is None else choice(SCHEDULERS, "scheduler", scheduler),
+        image_format=choice(IMAGE_FORMATS, "image_format", options.get("image_format", "png")),
         no_metadata=options.get("no_metadata", False),
         request_id=options.get("request_id") or str(uuid.uuid4()),
     )
 
 
-def _adapter_ref(adapter: AdapterInput) -> generate_pb2.AdapterRef:
-    name, weight = (adapter, None) if isinstance(adapter, str) else adapter
-    return _message(generate_pb2.AdapterRef, adapter=name, weight=weight)
+def wire_concept(name: str, synonyms: Sequence[str], kind: ConceptKind) -> common_pb2.Concept:
+    """Return the message for a concept.
+
+    Raises:
+        InvalidArgumentError: a value does not fit the wire.
+    """
+    numbered = choice(KINDS, "kind", kind)
+    return wire(common_pb2.Concept, name=name, synonyms=several("synonyms", synonyms), kind=numbered)
 
 
-def _choice(numbers: Mapping[Name, Number], field: str, name: Name) -> Number:
-    if name not in numbers:
-        raise InvalidArgumentError(f"{field}: got {name!r}, allowed {', '.join(numbers)}")
-    return numbers[name]
+def wire(kind: type[Message], /, **fields: object) -> Message:
+    """Return a message; None leaves a field out, and what its type cannot hold is an error that names it.
 
-
-Message = TypeVar("Message")
-
-
-def _message(kind: type[Message], /, **fields: object) -> Message:
-    """Return a message; None leaves a field out, and what its type cannot hold is an error that names it."""
+    Raises:
+        InvalidArgumentError: a value does not fit the wire.
+    """
     given = {name: value for name, value in fields.items() if value is not None}
     try:
         return kind(**given)
@@ -177,3 +175,40 @@ def _message(kind: type[Message], /, **fields: object) -> Message:
             except (TypeError, ValueError) as error:
                 raise InvalidArgumentError(f"{name}: got {str(value)[:80]!r}; {error}") from error
         raise
+
+
+def choice(numbers: Mapping[Name, Number], field: str, name: Name) -> Number:
+    """Return the number of a name on the wire.
+
+    Raises:
+        InvalidArgumentError: there is no such name.
+    """
+    if name not in numbers:
+        raise InvalidArgumentError(f"{field}: got {name!r}, allowed {', '.join(numbers)}")
+    return numbers[name]
+
+
+def several(field: str, values: Iterable[Item]) -> Iterable[Item]:
+    """Return the values; a lone string would pass for its letters.
+
+    Raises:
+        InvalidArgumentError: it is a single one.
+    """
+    if isinstance(values, str | bytes | PathLike) or not isinstance(values, Iterable):
+        raise InvalidArgumentError(f"{field}: got one {type(values).__name__}, allowed a list of them")
+    return values
+
+
+def _adapter_ref(adapter: AdapterInput) -> generate_pb2.AdapterRef:
+    match adapter:
+        case str(name):
+            return wire(generate_pb2.AdapterRef, adapter=name)
+        case (name, weight):
+            return wire(generate_pb2.AdapterRef, adapter=name, weight=weight)
+    raise InvalidArgumentError(f"adapters: got {adapter!r}, allowed a name, a digest, or a pair of one and a weight")
+
+
+def _check_names(options: Mapping[str, Any], allowed: type) -> None:
+    unknown = options.keys() - allowed.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"got the option {min(unknown)!r}, allowed {', '.join(allowed.__annotations__)}")

@@ -27,7 +27,7 @@ def reported_errors() -> Iterator[None]:
     except Error as error:
         fail(str(error))
     except KeyboardInterrupt:
-        notes.print("interrupted; the work on the server was cancelled")
+        notes.print("unsee: interrupted")
         raise typer.Exit(INTERRUPTED) from None
 
 

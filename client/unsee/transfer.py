@@ -3,18 +3,19 @@
 import hashlib
 import io
 import os
-import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from unsee.errors import DataLossError, InvalidArgumentError
 from unsee.images import read_file, write_file
-from unsee.types import FORMATS, KINDS, AdapterFormat, ConceptKind
-from unsee.v1 import adapters_pb2, common_pb2
+from unsee.requests import wire, wire_concept
+from unsee.types import FORMATS, AdapterFormat, ConceptKind
+from unsee.v1 import adapters_pb2
 
 CHUNK_BYTES = 512 * 2**10
 _PEFT_FILES = {"adapter_config.json", "adapter_model.safetensors"}
@@ -62,10 +63,10 @@ def upload(
     replace: bool,
     labels: Mapping[str, str],
     concept: str | None,
-    synonyms: tuple[str, ...] = (),
-    kind: ConceptKind = "object",
+    synonyms: Sequence[str],
+    kind: ConceptKind,
 ) -> Iterator[adapters_pb2.ImportAdapterRequest]:
-    """Yield the parts of an import.
+    """Return the parts of an import, the source read and everything checked.
 
     Args:
         source: a safetensors file, bytes of one, or a folder as peft writes it.
@@ -77,15 +78,23 @@ def upload(
         kind: what kind of thing that is.
 
     Raises:
-        InvalidArgumentError: it cannot be read.
+        InvalidArgumentError: it cannot be read, or a value does not fit the wire.
     """
+    if concept is None and synonyms:
+        raise InvalidArgumentError(f"synonyms: got {synonyms!r} without a concept, allowed with one")
     data = source if isinstance(source, bytes) else _read_adapter(Path(source))
-    header = adapters_pb2.AdapterHeader(
-        name=name or "", size_bytes=len(data), sha256=f"sha256:{hashlib.sha256(data).hexdigest()}"
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    begin = wire(
+        adapters_pb2.ImportAdapterBegin,
+        header=wire(adapters_pb2.AdapterHeader, name=name, size_bytes=len(data), sha256=digest),
+        replace=replace,
+        labels=labels,
+        concept=None if concept is None else wire_concept(concept, synonyms, kind),
     )
-    what = concept and common_pb2.Concept(name=concept, synonyms=synonyms, kind=KINDS[kind])
-    begin = adapters_pb2.ImportAdapterBegin(header=header, replace=replace, labels=labels, concept=what or None)
-    yield adapters_pb2.ImportAdapterRequest(begin=begin)
+    return chain([adapters_pb2.ImportAdapterRequest(begin=begin)], _chunks(data))
+
+
+def _chunks(data: bytes) -> Iterator[adapters_pb2.ImportAdapterRequest]:
     for offset in range(0, len(data), CHUNK_BYTES):
         part = data[offset : offset + CHUNK_BYTES]
         chunk = adapters_pb2.AdapterChunk(offset=offset, data=part, crc32=zlib.crc32(part))
@@ -104,11 +113,15 @@ def save_adapter(path: str | os.PathLike[str], data: bytes, layout: AdapterForma
     if folder.exists():
         raise InvalidArgumentError(f"path: {folder} exists, allowed a folder that does not")
     try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as draft:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as around:
+            draft = Path(around) / folder.name
+            draft.mkdir()
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                for name in _PEFT_FILES & set(archive.namelist()):
+                for name in sorted(_PEFT_FILES):
                     archive.extract(name, draft)
-            shutil.copytree(draft, folder)
+            draft.rename(folder)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise DataLossError(f"the server's zip for peft cannot be read: {error}") from error
     except OSError as error:
         raise InvalidArgumentError(f"path: {folder} cannot be written: {error.strerror}") from error
     return folder
