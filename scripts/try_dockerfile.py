@@ -106,8 +106,8 @@ def derive(parent: Stage, name: str) -> Stage:
         folder.mkdir(parents=True)
     below = ":".join([*map(str, reversed(parent.layers)), "/"])
     mount("overlay", root, "overlay", f"lowerdir={below},upperdir={layer},workdir={scratch}")
-    for folder in ("proc", "dev"):
-        subprocess.run(["mount", "--rbind", f"/{folder}", str(root / folder)], check=True)
+    for kernel in ("proc", "dev"):
+        subprocess.run(["mount", "--rbind", f"/{kernel}", str(root / kernel)], check=True)
     for ancestor in Path(sys.base_prefix).parents:  # the image's user has to reach this machine's Python
         reached = root / str(ancestor).lstrip("/")
         reached.chmod(reached.stat().st_mode | 0o111)

@@ -1,6 +1,6 @@
 """What the server tells, as frozen dataclasses; read from the wire here alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -185,6 +185,9 @@ class GenerateResult:
     width: int
     height: int
     seconds: Mapping[str, float] = field(repr=False)
+
+    def __iter__(self) -> Iterator[GeneratedImage]:
+        return iter(self.images)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+
 from unsee_core import engine as engine_module
 from unsee_core.denoise import denoise_step
 from unsee_core.engine import Engine

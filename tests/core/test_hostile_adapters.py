@@ -60,7 +60,7 @@ def test_every_truncation_is_refused(layout: str) -> None:
 
 @pytest.mark.parametrize("layout", BLOBS)
 def test_changed_bytes_are_read_or_refused(layout: str) -> None:
-    draw = random.Random(layout)  # noqa: S311
+    draw = random.Random(layout)
     refused = 0
     for _ in range(1500):
         data = bytearray(BLOBS[layout])
@@ -75,7 +75,7 @@ def test_changed_bytes_are_read_or_refused(layout: str) -> None:
 
 
 def test_random_bytes_are_refused() -> None:
-    draw = random.Random(0)  # noqa: S311
+    draw = random.Random(0)
     for _ in range(300):
         start = draw.choice((b"", b"PK\x03\x04", struct.pack("<Q", draw.randrange(200))))
         assert not reads_or_refuses(start + draw.randbytes(draw.randrange(200)))
