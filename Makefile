@@ -39,8 +39,8 @@ test: install  ## run the tests
 slow: install  ## run the tests that take minutes: full-size Stable Diffusion 2, long runs
 	$(BIN)/pytest -m "slow and not gpu"
 
-compat: .venv-oldest/installed  ## run the core's tests with the oldest transformers, diffusers and peft that are admitted
-	.venv-oldest/bin/python -m pytest -m "not slow and not gpu" -W default tests/core
+compat: .venv-oldest/installed  ## run the tests of core and adapters with the oldest transformers, diffusers and peft that are admitted
+	.venv-oldest/bin/python -m pytest -m "not slow and not gpu" -W default tests/core tests/compat
 
 check: install .venv-protos/installed  ## format, lint, types, stubs, protos, imports, container, manifests
 	$(BIN)/ruff format --check .
