@@ -21,7 +21,7 @@ Images = NDArray[np.uint8]
 
 def load_pipeline(path: Path = MODEL) -> StableDiffusionPipeline:
     """Return the model as diffusers loads it, float32, on the CPU, quiet."""
-    pipeline = StableDiffusionPipeline.from_pretrained(path, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(path).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -16,7 +16,7 @@ MODEL = ROOT / "models" / "emoji"
 
 @pytest.fixture(scope="module")
 def pipeline() -> StableDiffusionPipeline:
-    pipeline = StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(MODEL).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
