@@ -27,17 +27,21 @@ def load_pipeline(path: Path = MODEL) -> StableDiffusionPipeline:
 
 
 def draw(pipeline: StableDiffusionPipeline, questions: Sequence[Question], *, guidance_scale: float) -> Images:
-    """Return one picture for each question, ``(B, 64, 64, 3)``; each depends on its own prompt and seed only."""
+    """Return one picture for each question, ``(B, 64, 64, 3)``; each depends on its own prompt and seed only.
+
+    Computes in bfloat16 where autocast does, in a third of float32's time on a CPU that has it.
+    """
     made = []
     for start in range(0, len(questions), BATCH):
         batch = questions[start : start + BATCH]
-        images = pipeline(
-            [question.text for question in batch],
-            generator=[torch.Generator().manual_seed(question.seed) for question in batch],
-            num_inference_steps=STEPS,
-            guidance_scale=guidance_scale,
-            output_type="np",
-        ).images
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            images = pipeline(
+                [question.text for question in batch],
+                generator=[torch.Generator().manual_seed(question.seed) for question in batch],
+                num_inference_steps=STEPS,
+                guidance_scale=guidance_scale,
+                output_type="np",
+            ).images
         made.append((images * 255).round().astype(np.uint8))
     return np.concatenate(made)
 

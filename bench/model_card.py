@@ -72,18 +72,15 @@ def confusions(judge: judges.Judges, questions: list[Question], images: Images) 
 
 def measure(
     pipeline: StableDiffusionPipeline, judge: judges.Judges, *, guidance_scale: float
-) -> tuple[dict[str, Figure], NDArray[np.int64]]:
-    """Return every figure by name and the confusions of single-object prompts, all looks together."""
+) -> tuple[dict[str, Figure], NDArray[np.int64], Images]:
+    """Return every figure by name, the confusions of single-object prompts of all looks, and the contact sheet."""
 
     def drawn(questions: list[Question]) -> tuple[list[Question], Images]:
         return questions, draw(pipeline, questions, guidance_scale=guidance_scale)
 
     plain, styled = drawn(prompts.plain(per_object=10)), drawn(prompts.looks(per_object=1))
-    pairs, synonyms, held_out = (
-        drawn(prompts.pairs(count=120)),
-        drawn(prompts.synonyms(per_synonym=4)),
-        drawn(prompts.held_out()),
-    )
+    pairs = drawn(prompts.pairs(count=120))
+    synonyms, held_out = drawn(prompts.synonyms(per_synonym=4)), drawn(prompts.held_out())
     plain_right, styled_right = objects_right(judge, *plain), objects_right(judge, *styled)
     left, right = judge.pairs(pairs[1])
     seen = list(zip(left.names, right.names, strict=True))
@@ -98,18 +95,19 @@ def measure(
         "object, by a synonym": figure(objects_right(judge, *synonyms), 0.85),
         "object, held-out templates": figure(objects_right(judge, *held_out)),
     }
+    styled_look_right = looks_right(judge, *styled)
     for look in LOOKS[1:]:
-        chosen = [right for right, question in zip(styled_right, styled[0], strict=True) if question.look == look]
-        figures[f"object, {look}"] = figure(chosen)
-    return figures, confusions(judge, *plain) + confusions(judge, *styled)
+        chosen = [number for number, question in enumerate(styled[0]) if question.look == look]
+        figures[f"object, {look}"] = figure([styled_right[number] for number in chosen])
+        figures[f"look, {look}"] = figure([styled_look_right[number] for number in chosen])
+    return figures, confusions(judge, *plain) + confusions(judge, *styled), contact_sheet(plain, styled, pairs)
 
 
-def contact_sheet(pipeline: StableDiffusionPipeline, *, guidance_scale: float) -> Images:
-    """Return every object once in plain look, then 10 objects in each other look, then 10 pairs."""
-    single = prompts.plain(per_object=1)
-    styled = prompts.looks(per_object=1)
-    in_looks = [question for question in styled if OBJECTS.index(question.objects[0]) % 5 == 1]
-    return draw(pipeline, [*single, *in_looks, *prompts.pairs(count=10)], guidance_scale=guidance_scale)
+def contact_sheet(*drawn: tuple[list[Question], Images]) -> Images:
+    """Return of plain, styled and two-object pictures: each object once, each fifth in each look, ten pairs."""
+    (_, plain), (questions, styled), (_, pairs) = drawn
+    every_fifth = [OBJECTS.index(question.objects[0]) % 5 == 1 for question in questions]
+    return np.concatenate([plain[: len(OBJECTS)], styled[every_fifth], pairs[:10]])
 
 
 def differences(recorded: dict[str, Figure], measured: dict[str, Figure]) -> list[str]:
@@ -159,10 +157,10 @@ def main() -> int:
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     pipeline = load_pipeline()
-    measured, counts = measure(pipeline, judges.load(), guidance_scale=GUIDANCE_SCALE)
+    measured, counts, images = measure(pipeline, judges.load(), guidance_scale=GUIDANCE_SCALE)
     sys.stdout.write(table(measured) + "\n")
     if args.write:
-        record(measured, counts, contact_sheet(pipeline, guidance_scale=GUIDANCE_SCALE))
+        record(measured, counts, images)
         return 0
     recorded = json.loads(RESULTS.read_text())["figures"]
     lines = differences({name: Figure(**one) for name, one in recorded.items()}, measured)
