@@ -52,6 +52,10 @@ class Scripted(service_pb2_grpc.UnseeServiceServicer):
         answer = self._next(method, request)(request, context)
         return await answer if isinstance(answer, Awaitable) else answer
 
+    async def ImportAdapter(self, request_iterator: Any, context: Any) -> Any:
+        parts = [part async for part in request_iterator]
+        return await self._unary("ImportAdapter", parts[0], context)
+
     async def GetAdapter(self, request: Any, context: Any) -> Any:
         return await self._unary("GetAdapter", request, context)
 

@@ -1,0 +1,191 @@
+"""Every field of the wire has its place in the SDK, both ways."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from unsee import types
+from unsee.requests import EraseOptions, GenerateOptions, erase_request, generate_request
+from unsee.transfer import upload
+from unsee.v1 import common_pb2, erase_pb2, generate_pb2, info_pb2
+
+ERASE: EraseOptions = {
+    "images": [b"png"],
+    "synonyms": ["kitten"],
+    "kind": "style",
+    "anchor": "",
+    "retain": ["a dog"],
+    "method": "few_shot_lora",
+    "strength": 0.5,
+    "rank": 4,
+    "steps": 9,
+    "seed": 0,
+    "name": "no-cat",
+    "replace": True,
+    "labels": {"team": "legal"},
+    "layers": 2,
+    "train_final_norm": True,
+    "request_id": "mine",
+}
+GENERATE: GenerateOptions = {
+    "negative_prompt": "blur",
+    "adapters": [("no-cat", 0.0)],
+    "seed": 0,
+    "steps": 9,
+    "guidance_scale": 0.0,
+    "width": 64,
+    "height": 64,
+    "num_images": 2,
+    "scheduler": "pndm",
+    "image_format": "webp",
+    "no_metadata": True,
+    "request_id": "mine",
+}
+
+
+def unset_fields(message: Message, path: str = "") -> Iterator[str]:
+    """Yield the path of each field that a message leaves out."""
+    given = {field.name: value for field, value in message.ListFields()}
+    for field in message.DESCRIPTOR.fields:
+        if field.name not in given:
+            yield path + field.name
+        elif field.message_type and not is_map(field) and not field.message_type.full_name.startswith("google."):
+            values = given[field.name] if field.is_repeated else [given[field.name]]
+            for value in values:
+                yield from unset_fields(value, f"{path}{field.name}.")
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Whether a field is a map."""
+    return bool(field.message_type) and field.message_type.GetOptions().map_entry
+
+
+def test_every_option_of_an_erasure_reaches_the_wire() -> None:
+    assert ERASE.keys() == EraseOptions.__annotations__.keys()
+    assert list(unset_fields(erase_request("cat", ERASE))) == ["attach"]
+
+
+def test_every_option_of_a_generation_reaches_the_wire() -> None:
+    assert GENERATE.keys() == GenerateOptions.__annotations__.keys()
+    assert list(unset_fields(generate_request("a cat", GENERATE))) == ["attach"]
+
+
+def test_every_argument_of_an_import_reaches_the_wire() -> None:
+    parts = upload(b"x", name="a", replace=True, labels={"a": "b"}, concept="cat", synonyms=["kitten"], kind="brand")
+    begin, chunk = parts
+    assert list(unset_fields(begin)) == ["begin.header.format", "chunk"]  # the server tells the layout from the keys
+    assert list(unset_fields(chunk)) == ["begin", "chunk.offset"]
+
+
+def filled(message: Any, number: int = 0) -> Any:
+    """Fill each field of a message with a value that is not its default, and return the message."""
+    for field in message.DESCRIPTOR.fields:
+        number += 1
+        if is_map(field):
+            kind = field.message_type.fields_by_name["value"]
+            entries = getattr(message, field.name)
+            if kind.message_type:
+                filled(entries["key"], number)
+            else:
+                entries["key"] = plain(kind, number)
+        elif field.message_type:
+            value = getattr(message, field.name)
+            filled(value.add() if field.is_repeated else value, number)
+        elif field.is_repeated:
+            getattr(message, field.name).append(plain(field, number))
+        else:
+            setattr(message, field.name, plain(field, number))
+    return message
+
+
+def plain(field: FieldDescriptor, number: int) -> Any:
+    """Return a value of a field's type that is not its default."""
+    values: Mapping[int, Any] = {
+        FieldDescriptor.CPPTYPE_STRING: b"bytes" if field.type == FieldDescriptor.TYPE_BYTES else f"text {number}",
+        FieldDescriptor.CPPTYPE_BOOL: True,
+        FieldDescriptor.CPPTYPE_ENUM: 2,
+        FieldDescriptor.CPPTYPE_DOUBLE: number + 0.5,
+    }
+    return values.get(field.cpp_type, number)
+
+
+def defaults(value: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of each attribute that has its type's empty value."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from defaults(getattr(value, field.name), f"{path}.{field.name}")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from defaults(item, f"{path}[{key}]")
+        if not value:
+            yield path
+    elif not value:
+        yield path
+
+
+READ: list[tuple[Any, Any, set[str]]] = [
+    (common_pb2.Adapter, types.adapter_info, set()),
+    (erase_pb2.EraseProgress, types.erase_progress, set()),
+    (generate_pb2.GenerateProgress, types.generate_progress, set()),
+    (generate_pb2.GenerateImage, types.generated_image, set()),
+    (generate_pb2.GenerateCompleted, lambda m: types.generate_result(m, ("image",)), {"scheduler_class"}),  # type: ignore[arg-type]
+    (info_pb2.GetServerInfoResponse, types.server_info, set()),
+]
+
+
+@pytest.mark.parametrize(("kind", "read", "merged"), READ, ids=[kind.__name__ for kind, _, _ in READ])
+def test_every_field_of_an_answer_is_read(kind: Any, read: Any, merged: set[str]) -> None:
+    answer = read(filled(kind()))
+    assert list(defaults(answer)) == []
+    assert read(kind()) != answer
+    fields = {field.name for field in kind.DESCRIPTOR.fields} - merged
+    renamed = {"eta": "eta_s", "timings": "seconds"}
+    attributes = {field.name for field in dataclasses.fields(answer)} - {"images"}
+    assert {renamed.get(name, name) for name in fields} == attributes
+
+
+@pytest.mark.parametrize(
+    ("message", "dataclass"),
+    [
+        (common_pb2.Concept, types.Concept),
+        (common_pb2.Drift, types.Drift),
+        (common_pb2.BaseModel, types.BaseModel),
+        (generate_pb2.ResolvedAdapter, types.ResolvedAdapter),
+        (info_pb2.ModelInfo, types.ModelInfo),
+        (info_pb2.Limits, types.Limits),
+        (info_pb2.MethodInfo, types.MethodInfo),
+    ],
+)
+def test_a_part_of_an_answer_has_the_same_fields_on_both_sides(message: Any, dataclass: Any) -> None:
+    assert [field.name for field in message.DESCRIPTOR.fields] == [
+        field.name for field in dataclasses.fields(dataclass)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "enum"),
+    [
+        (types.KINDS, common_pb2.ConceptKind),
+        (types.FORMATS, common_pb2.AdapterFormat),
+        (types.IMAGE_FORMATS, generate_pb2.ImageFormat),
+        (types.SCHEDULERS, generate_pb2.Scheduler),
+    ],
+)
+def test_every_value_of_an_enum_has_its_name(table: Mapping[str, int], enum: Any) -> None:
+    assert sorted(table.values()) == [number for number in enum.values() if number]
+
+
+def test_answers_without_optional_parts_are_read_as_none() -> None:
+    assert types.adapter_info(common_pb2.Adapter()).report is None
+    assert types.erase_progress(erase_pb2.EraseProgress()).eta_s is None
+    report = types.adapter_info(common_pb2.Adapter(report=common_pb2.Report())).report
+    assert report is not None
+    assert report.image_loss_before is None
+
+
+def test_a_phase_of_a_later_server_counts_as_training() -> None:
+    assert types.erase_progress(erase_pb2.EraseProgress(phase=99)).phase == "train"  # type: ignore[arg-type]
