@@ -2,7 +2,8 @@
 
 The bytes are a safetensors file in diffusers' layout that holds nothing but what request, seed and versions determine,
 so that the same adapter is the same bytes and has one digest. The factors stay float32, so that what is stored is what
-was trained and reported on.
+was trained and reported on: rank 8 in the last two layers of SD 2 is 1.2 MB, rank 4 is 0.6. float16 would be half of
+that, and moved embeddings by up to 2.3e-4 where the adapter itself moved them by up to 1.1 (models of 32 px, rank 8).
 """
 
 import hashlib
