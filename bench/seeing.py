@@ -26,7 +26,7 @@ _BATCH = 16
 class Sampler:
     """How pictures are drawn."""
 
-    steps: int = 15
+    steps: int = 10
     scheduler: SchedulerName = SchedulerName.DPM_SOLVER_MULTISTEP
     guidance_scale: float = GUIDANCE_SCALE
 
