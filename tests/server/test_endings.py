@@ -138,7 +138,7 @@ async def test_running_work_ends_within_the_grace_and_new_calls_are_unavailable(
     tiny_pipeline: Pipeline, tmp_path: Path
 ) -> None:
     async with serving(tiny_pipeline, tmp_path) as world:
-        call = world.stub.Erase(erase_request(steps=100))
+        call = world.stub.Erase(erase_request(steps=30))
         await anext(aiter(call))
         stopping = asyncio.create_task(world.stop())
         await asyncio.sleep(0.05)

@@ -1,6 +1,7 @@
 """The server as a process: settings, start, SIGTERM, and what it writes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.server.world import erase_request, generate_request
+from tests.server.world import erase_request
 from unsee.v1 import service_pb2_grpc
 from unsee_core.job import Limits
 from unsee_server.settings import Settings, read_settings
@@ -23,32 +24,40 @@ class Process:
     """A server process; its log lines as they come."""
 
     def __init__(self, *flags: str) -> None:
-        self.popen = subprocess.Popen([*SERVER, *flags], stderr=subprocess.PIPE, text=True)
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # two wait for each other on a busy machine
+        self.popen = subprocess.Popen([*SERVER, *flags], stderr=subprocess.PIPE, text=True, env=one_thread)
         self.lines: list[dict[str, Any]] = []
 
     def wait_for(self, event: str) -> dict[str, Any]:
         """Return the next log line of this event."""
         assert self.popen.stderr
         for line in self.popen.stderr:
-            self.lines.append(json.loads(line))
-            if self.lines[-1]["event"] == event:
+            self._take(line)
+            if self.lines and self.lines[-1]["event"] == event:
                 return self.lines[-1]
         raise AssertionError(f"ended without {event!r}: {self.lines}")
 
     def end(self) -> int:
-        """Return the exit status, once all is read."""
+        """Return the exit status, once all is read; again, if asked again."""
         assert self.popen.stderr
-        self.lines += [json.loads(line) for line in self.popen.stderr]
+        if not self.popen.stderr.closed:
+            with self.popen.stderr as lines:
+                for line in lines:
+                    self._take(line)
         return self.popen.wait()
+
+    def _take(self, line: str) -> None:
+        if line.startswith("{"):  # gRPC's own core writes other lines when a port is taken
+            self.lines.append(json.loads(line))
 
 
 @pytest.fixture
 def process(tiny: Path, tmp_path: Path) -> Iterator[Process]:
     """A server on the tiny model, on free ports."""
-    running = Process("--model", str(tiny), "--store", str(tmp_path), "--port", "0", "--health-port", "0")
+    running = Process("--model", str(tiny), "--store", str(tmp_path), "--port", "0", "--grace", "300")
     yield running
     running.popen.kill()
-    running.popen.communicate()
+    running.end()
 
 
 def test_sigterm_lets_running_work_end_and_exits_with_zero(process: Process) -> None:
@@ -56,11 +65,10 @@ def test_sigterm_lets_running_work_end_and_exits_with_zero(process: Process) -> 
     process.wait_for("ready")
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = service_pb2_grpc.UnseeServiceStub(channel)
-        events = stub.Erase(erase_request(steps=50))
+        events = stub.Erase(erase_request(steps=20))
         next(events)
         process.popen.send_signal(signal.SIGTERM)
         assert [*events][-1].HasField("completed")
-        _ = list(stub.Generate(generate_request(), timeout=5)) if process.popen.poll() else []
     assert process.end() == 0
     assert process.lines[-1]["event"] == "stopped"
 
@@ -86,7 +94,7 @@ def test_help_names_every_setting_with_its_default() -> None:
     told = subprocess.run([*SERVER, "--help"], capture_output=True, text=True, check=True).stdout
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')}" in told
-    assert "(default: 50051)" in told
+    assert "(default: 50051)" in " ".join(told.split())
 
 
 def test_opening_the_ports_does_not_wait_for_torch() -> None:
@@ -100,7 +108,7 @@ def test_opening_the_ports_does_not_wait_for_torch() -> None:
         ([], "model: got nothing"),
         (["--model", "x", "--port", "99999"], "port: got '99999'"),
         (["--model", "x", "--max-queue", "many"], "max_queue: got 'many'"),
-        (["--model", "x", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["--model", "x", "--dtype", "int8"], "dtype: got 'int8'"),
         (["--model", "x", "--host", "0.0.0.0"], "host: got 0.0.0.0"),  # noqa: S104
         (["--model", "x", "--tls-cert", "x.pem"], "tls_cert and tls_key: got one of them"),
         (["--model", "x", "--tls-cert", "x.pem", "--tls-key", "x.key"], "tls_cert: got x.pem, allowed a file"),

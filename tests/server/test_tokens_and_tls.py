@@ -15,10 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.server.world import World, erase_request, generate_request, refused, serving
-from unsee.v1 import adapters_pb2, cancel_pb2, erase_pb2, info_pb2, service_pb2_grpc
+from unsee.v1 import adapters_pb2, cancel_pb2, erase_pb2, info_pb2, service_pb2, service_pb2_grpc
 from unsee_core.pipeline import Pipeline
 from unsee_server.auth import SCOPES, Scope, Token, TokensFileError, read_tokens
-from unsee_server.calls import SERVICE
 
 CALLS: dict[str, Any] = {
     "Erase": erase_request(steps=0),
@@ -48,8 +47,8 @@ TOKENS = (
 
 
 def test_every_call_says_which_scope_it_needs() -> None:
-    service = service_pb2_grpc.erase__pb2.DESCRIPTOR.pool.FindServiceByName(SERVICE)
-    assert set(SCOPES) == {method.name for method in service.methods}
+    service = service_pb2.DESCRIPTOR.services_by_name["UnseeService"]
+    assert set(SCOPES) == set(service.methods_by_name)
 
 
 async def test_a_token_opens_the_calls_of_its_scopes_and_no_others(tiny_pipeline: Pipeline, tmp_path: Path) -> None:

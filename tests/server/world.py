@@ -57,7 +57,7 @@ async def serving(
     pipeline: Pipeline, store: Path, *, tokens: tuple[Token, ...] = (), **settings: Any
 ) -> AsyncIterator[World]:
     """Serve ``pipeline`` while the context lasts; ``settings`` are those of the server."""
-    defaults = {"port": 0, "grace": 10, "store": str(store)}
+    defaults = {"port": 0, "grace": 300, "store": str(store)}
     engines = []
 
     def load(settings: Settings, registry: CollectorRegistry) -> Backend:
