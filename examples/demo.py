@@ -41,6 +41,7 @@ def main() -> None:
     if not images:
         sys.exit(f"--concept: got {args.concept!r}, allowed the folders of {ROOT / 'bench' / 'images'}")
     prompts = [prompt.format(concept=args.concept) for prompt in PROMPTS]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server is stopped then too
     began = now = time.perf_counter()
     with (
         tempfile.TemporaryDirectory(prefix="unsee-demo-") as folder,
