@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = Path("/mnt")
 INHERITED = re.compile(r"PIP_.*|SSL_.*|.*_proxy", re.IGNORECASE)
 PATH = f"{sys.base_prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-HEALTHY_S = 120
+HEALTHY_S = 300
 
 
 @dataclass
