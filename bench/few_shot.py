@@ -31,6 +31,7 @@ from unsee_core.methods.few_shot_lora import RECIPES, Recipe, train
 from unsee_core.pipeline import Pipeline, load_pipeline
 
 RESULTS = Path(__file__).parent / "results"
+MEASURED = (*MEASURED_OBJECTS, *MEASURED_LOOKS)
 
 
 def erase(pipeline: Pipeline, job: EraseJob, recipe: Recipe) -> tuple[LoraFactors, float]:
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--judges", type=Path, default=judges.WEIGHTS)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--world-retain", action="store_true", help="measure with retain prompts of the model's world")
+    parser.add_argument("--concepts", nargs="+", default=MEASURED, choices=MEASURED, help="only these")
     parser.add_argument("--afresh", action="store_true", help="forget the concepts that are already measured")
     options = parser.parse_args(arguments)
 
@@ -98,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [row for row in read(path) if row.model_digest == pipeline.digests.model]
     done = {row.key for row in rows}
     retain = "world" if options.world_retain else "own"
-    for name in (*MEASURED_OBJECTS, *MEASURED_LOOKS):
+    for name in options.concepts:
         if (name, retain, pipeline.digests.model) in done:
             continue
         row = measure(studio, name, world_retain=options.world_retain)

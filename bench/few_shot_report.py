@@ -154,7 +154,7 @@ def _misses(row: Row) -> str:
 
 def reached(figures: dict[str, Any]) -> bool:
     """Return whether every goal is reached."""
-    kinds = [figures[kind] for kind in ("objects", "looks")]
+    kinds = [figures[kind] for kind in ("objects", "looks") if kind in figures]
     erased = all(kind["ua"]["value"] >= GOALS["ua"] for kind in kinds)
     kept = all(kind["accuracy_after_over_before"] >= GOALS["ira"] for kind in kinds)
     return erased and kept and figures["slowest_seconds"] < GOALS["seconds"]

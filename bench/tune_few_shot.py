@@ -23,16 +23,17 @@ from unsee_core.conditioning import AppliedAdapter
 from unsee_core.methods.few_shot_lora import RECIPES, Recipe
 from unsee_core.pipeline import load_pipeline
 
-CONCEPTS = (*TUNING_OBJECTS[:2], *TUNING_LOOKS)
+CONCEPTS = ("cat", "plane", "pixel art")
 PICTURES = 20
 SAMPLER = Sampler(steps=10)
-TRIED: dict[str, tuple[Any, ...]] = {
-    "steps": (10, 20, 40, 80),
-    "retain_weight": (2.0, 5.0, 10.0, 20.0, 50.0),
-    "learning_rate": (2e-3, 5e-3, 1e-2, 2e-2),
-    "margin": (0.75, 1.0, 1.5, 2.0),
-    "layers": (1, 2, 3),
-    "rank": (4, 8, 16),
+TRIED: dict[str, tuple[float, ...]] = {
+    "steps": (10, 20, 80),
+    "margin": (1.0, 1.5, 2.0, 3.0),
+    "retain_weight": (3.0, 20.0, 50.0),
+    "retain_rows": (24, 64),
+    "learning_rate": (5e-3, 2e-2),
+    "layers": (1, 3),
+    "rank": (4, 16),
 }
 _SETTINGS = frozenset({"steps", "layers", "rank"})
 
@@ -59,10 +60,11 @@ class Try:
 
 
 def tries(concepts: Sequence[str], names: Sequence[str]) -> Iterator[Try]:
-    """Yield the settled recipe and every change of it, concept by concept."""
-    for concept in concepts:
-        yield Try(concept, "settled", None)
-        yield from (Try(concept, name, value) for name in names for value in TRIED[name])
+    """Yield the settled recipe for each concept, then every change of it."""
+    yield from (Try(concept, "settled", None) for concept in concepts)
+    for name in names:
+        changes = [Try(concept, name, value) for concept in concepts for value in TRIED[name]]
+        yield from (one for one in changes if one.settings() or one.recipe() != replace(one, value=None).recipe())
 
 
 def measure(studio: Studio, one: Try) -> tuple[Score, float]:
@@ -124,8 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         with path.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
+        (options.results / "few_shot_tuning.md").write_text(markdown(rows))
         print(line(rows[-1]), flush=True)
-    (options.results / "few_shot_tuning.md").write_text(markdown(rows))
     return 0
 
 

@@ -43,7 +43,7 @@ class Recipe:
 
 RECIPES: Mapping[ConceptKind, Recipe] = {
     "object": Recipe(),
-    "style": Recipe(margin=2.0, retain_weight=3.0),  # its retain prompts share most words with what is to be forgotten
+    "style": Recipe(margin=3.0, retain_weight=3.0),  # its retain prompts share most words with what is to be forgotten
     "person": Recipe(),
     "brand": Recipe(),
 }
