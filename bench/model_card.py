@@ -121,12 +121,13 @@ def differences(recorded: dict[str, Figure], measured: dict[str, Figure]) -> lis
 
 
 def table(figures: dict[str, Figure]) -> str:
-    """Return the figures as a Markdown table."""
+    """Return the figures as a Markdown table, and the confusions' picture below it."""
     rows = ["| right, by the judges | share | pictures | goal |", "|---|---|---|---|"]
     for name, one in figures.items():
         goal = "" if one.goal is None else f"{one.goal:.0%}"
         rows.append(f"| {name} | {one.value:.1%} ± {one.error_bound:.1%} | {one.pictures} | {goal} |")
-    return "\n".join(rows)
+    below = "Rows: what was asked. Columns: what the judge saw. Single-object prompts, all looks together."
+    return "\n".join([*rows, "", "![confusions](confusion.png)", "", below])
 
 
 def record(figures: dict[str, Figure], counts: NDArray[np.int64], images: Images) -> None:
