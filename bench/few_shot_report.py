@@ -16,7 +16,7 @@ from unsee_core.methods import few_shot_lora
 
 GOALS = {"ua": 0.9, "ira": 0.9, "seconds": 60.0}
 ERASURE_SEED = 0
-COMMAND = "python -m bench.few_shot && python -m bench.few_shot --world-retain"
+COMMAND = "python -m bench.few_shot"
 
 
 @dataclass(frozen=True)
