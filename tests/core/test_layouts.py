@@ -125,6 +125,7 @@ def test_half_precision_is_read_as_float32(dtype: torch.dtype) -> None:
         (kohya() | {"unsee_lora.final_layer_norm.weight": torch.ones(4)}, "final norm"),
         (kohya() | {f"unsee_lora.final_layer_norm.{p}": torch.ones(4, 1) for p in ("bias", "weight")}, "final norm"),
         (kohya(float("nan")), "not finite"),
+        (kohya() | {f"{KOHYA}.lora_down.weight": A / 0}, "lora_down.weight' holds numbers that are not finite"),
         (kohya(1e38) | {f"{KOHYA}.lora_up.weight": B * 1e3}, "not finite"),
     ],
 )

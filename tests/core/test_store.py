@@ -78,6 +78,8 @@ def test_a_taken_name_stays_as_it_is_unless_replaced(store: AdapterStore) -> Non
     with pytest.raises(AlreadyExistsError, match="'pet' is taken by sha256"):
         put(store, "pet", DOG)
     assert store.open("pet")[1] == CAT
+    with pytest.raises(NotFoundError):
+        store.read(manifest_of("pet", DOG).digest)
     put(store, "pet", DOG, replace=True)
     assert store.open("pet")[1] == DOG
     with pytest.raises(NotFoundError):
@@ -308,6 +310,20 @@ def test_readers_never_see_half_an_adapter_while_writers_replace_it(store: Adapt
             writer.result()
         done.set()
         assert all(reader.result() > 0 for reader in readers)
+
+
+def test_an_adapter_replaced_between_manifest_and_bytes_is_opened_as_its_successor(
+    store: AdapterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "pet")
+    read = store.read
+
+    def read_late(digest: str) -> bytes:
+        put(store, "pet", DOG, replace=True)
+        return read(digest)
+
+    monkeypatch.setattr(store, "read", read_late)
+    assert store.open("pet") == (manifest_of("pet", DOG), DOG)
 
 
 def test_three_processes_take_turns_and_one_of_them_gets_the_name(tmp_path: Path) -> None:
