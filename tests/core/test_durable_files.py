@@ -1,0 +1,27 @@
+"""Writers take turns: threads that share a store, and stores that share a local folder as two processes would."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from unsee_core.durable_files import DurableFiles
+
+
+@pytest.mark.parametrize("place", ["two stores of one folder", "one store in memory"])
+def test_a_writer_waits_until_the_one_before_is_done(tmp_path: Path, place: str) -> None:
+    is_folder = place == "two stores of one folder"
+    first = DurableFiles(str(tmp_path) if is_folder else f"memory://{tmp_path.name}")
+    second = DurableFiles(str(tmp_path)) if is_folder else first
+    entered = threading.Event()
+
+    def write() -> None:
+        with second.one_writer():
+            entered.set()
+
+    writer = threading.Thread(target=write)
+    with first.one_writer():
+        writer.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(10)
+    writer.join()
