@@ -10,7 +10,7 @@ from tests.core.factors import random_factors
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
 from unsee_core.pipeline import Pipeline, load_pipeline
 
-PROMPTS = ["a photo of a cat", "", "Größe, 3 cats; " * 30]
+PROMPTS = ["a photo of a cat", "", "Large, 3 cats; " * 30]
 
 
 def test_prefix_and_tail_give_the_resident_encoders_output_wherever_it_is_cut(pipeline: Pipeline) -> None:

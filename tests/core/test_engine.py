@@ -64,7 +64,7 @@ class Caller:
         self._ended.set()
 
     def wait(self) -> "Caller":
-        assert self._ended.wait(60), "did not end"
+        assert self._ended.wait(600), "did not end"
         return self
 
     def of(self, kind: type) -> list[Event]:
@@ -150,7 +150,7 @@ def test_a_generation_does_not_wait_behind_an_erasure(engine: Engine) -> None:
 def test_cancelling_stops_within_a_step_and_frees_the_place(engine: Engine) -> None:
     erase = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, steps=2000))
     while not any(isinstance(e, EraseProgress) and e.phase == "train" for e in erase.events):
-        assert erase.reached.acquire(timeout=60)
+        assert erase.reached.acquire(timeout=600)
     erase.ticket.cancel()
     steps_at_cancel = len(erase.events)
     assert isinstance(erase.wait().error, CancelledError)
@@ -184,7 +184,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_try_again(pipeline: Pipel
 
 def test_a_draining_engine_ends_its_work_and_takes_nothing_new(engine: Engine) -> None:
     caller = Caller(engine, DRAW)
-    assert engine.drain(grace_s=60)
+    assert engine.drain(grace_s=600)
     assert caller.wait().error is None
     with pytest.raises(ShuttingDownError):
         Caller(engine, DRAW)
@@ -212,7 +212,7 @@ def test_an_unnamed_erasure_done_twice_gives_the_same_adapter(engine: Engine) ->
         (GenerateJob("a dog", height=4096), "height"),
         (EraseJob(Concept("cat"), images=IMAGES, method="magic"), "method"),
         (EraseJob(Concept("cat"), images=(b"no picture",)), "images[0]"),
-        (EraseJob(Concept("cat " * 49), images=IMAGES), "concept.name"),
+        (EraseJob(Concept("a " * 90 + "cat"), images=IMAGES), "concept.name"),
         (EraseJob(Concept("cat"), images=IMAGES, layers=60), "layers"),
     ],
 )
@@ -239,7 +239,7 @@ def test_no_weight_of_the_resident_model_ever_changes(engine: Engine) -> None:
     before = weights_hash(engine.pipeline)
     erase = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, steps=20, adapter_name="no-cat"))
     while not any(isinstance(e, EraseProgress) and e.phase == "train" for e in erase.events):
-        assert erase.reached.acquire(timeout=60)
+        assert erase.reached.acquire(timeout=600)
     assert weights_hash(engine.pipeline) == before
     erase.wait()
     Caller(engine, GenerateJob("a cat", steps=2, adapters=(AdapterRef("no-cat", 1.5),))).wait()
