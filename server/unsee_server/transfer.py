@@ -106,6 +106,6 @@ class Assembly:
 def layout_of(data: bytes) -> "Format":
     """Return the layout that the keys in the header speak for; whether the bytes are sound is not said."""
     header = data[8 : 8 + min(int.from_bytes(data[:8], "little"), _MAX_HEADER_BYTES)]
-    if data.startswith(b"PK") or b'"base_model.' in header:
+    if data.startswith(b"PK\x03\x04") or b'"base_model.' in header:
         return "peft"
     return "kohya" if b'"lora_te' in header else "diffusers"
