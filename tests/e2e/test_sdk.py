@@ -22,11 +22,8 @@ def client(server: Server) -> Iterator[unsee.Client]:
 
 
 @pytest.fixture(scope="module")
-def no_cat(server: Server) -> unsee.Adapter:
-    with unsee.Client(server.target) as connected:
-        return connected.erase(
-            "cat", images=CATS, synonyms=["kitten"], name="no-cat", labels={"team": "legal"}, steps=8
-        )
+def no_cat(client: unsee.Client) -> unsee.Adapter:
+    return client.erase("cat", images=CATS, synonyms=["kitten"], name="no-cat", labels={"team": "legal"})
 
 
 def test_an_erasure_gives_an_adapter_that_changes_the_concept_and_less_the_rest(
