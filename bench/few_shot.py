@@ -44,7 +44,7 @@ def erase(pipeline: Pipeline, job: EraseJob, recipe: Recipe) -> tuple[LoraFactor
         try:
             next(steps)
         except StopIteration as end:
-            return end.value, time.perf_counter() - began
+            return end.value.factors, time.perf_counter() - began
 
 
 def measure(studio: Studio, name: str, *, world_retain: bool) -> Row:

@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from unsee_core import layouts, peft_folder
+from unsee_core.answers import BaseModel
+from unsee_core.checks import check_range, check_text
 from unsee_core.encoder import KEY_PREFIX
 from unsee_core.errors import AdapterFormatError, BaseMismatchError, ExportUnsupportedError, InvalidRequestError
-from unsee_core.job import MAX_SEED, BaseModel, Concept, ConceptKind, check_range, check_text
+from unsee_core.job import MAX_SEED, Concept, ConceptKind
 from unsee_core.lora import LoraFactors, LoraPair, NormDelta
 from unsee_core.pipeline import Pipeline
 from unsee_core.scaling import Scaling

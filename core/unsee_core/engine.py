@@ -12,6 +12,8 @@ from typing import Literal, Protocol, TypeVar
 
 import torch
 
+from unsee_core.answers import EraseCompleted, Queued
+from unsee_core.checks import check_range
 from unsee_core.conditioning import Conditioner
 from unsee_core.denoise import denoise_step
 from unsee_core.errors import (
@@ -25,7 +27,7 @@ from unsee_core.errors import (
     UnseeError,
 )
 from unsee_core.images import open_image
-from unsee_core.job import EraseCompleted, EraseJob, GenerateJob, Limits, Queued, check_range
+from unsee_core.job import EraseJob, GenerateJob, Limits
 from unsee_core.lanes import Event, Kind, Lane, Ticket
 from unsee_core.library import AdapterLibrary
 from unsee_core.methods import DEFAULT_METHOD, check_job

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
 
-from unsee_core.job import EraseEvent, GenerateEvent
+from unsee_core.answers import EraseEvent, GenerateEvent
 
 Kind = Literal["erase", "generate"]
 Event = EraseEvent | GenerateEvent

@@ -10,18 +10,11 @@ from typing import Literal
 
 from unsee_core import adapter
 from unsee_core.adapter import AdapterMetadata, LoraFactors
+from unsee_core.answers import Manifest, Report, ResolvedAdapter
+from unsee_core.checks import check_adapter_name, check_adapter_ref, check_labels
 from unsee_core.conditioning import AppliedAdapter
 from unsee_core.errors import AlreadyExistsError
-from unsee_core.job import (
-    AdapterRef,
-    Concept,
-    Manifest,
-    Report,
-    ResolvedAdapter,
-    check_adapter_name,
-    check_adapter_ref,
-    check_labels,
-)
+from unsee_core.job import AdapterRef, Concept
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterPage, AdapterQuery, AdapterStore
 

@@ -8,17 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from unsee_core.answers import BaseModel, Drift, Manifest, Report
+from unsee_core.checks import check_adapter_ref, check_labels, check_text
 from unsee_core.errors import CorruptedError, InvalidRequestError
-from unsee_core.job import (
-    BaseModel,
-    Concept,
-    Drift,
-    Manifest,
-    Report,
-    check_adapter_ref,
-    check_labels,
-    check_text,
-)
+from unsee_core.job import Concept
 
 SCHEMA = 1
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 100

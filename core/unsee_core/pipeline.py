@@ -18,9 +18,10 @@ from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from unsee_core.answers import BaseModel
 from unsee_core.checkpoint import Variant, load_checkpoint
 from unsee_core.errors import InvalidRequestError, ModelUnavailableError
-from unsee_core.job import BaseModel, SchedulerName
+from unsee_core.job import SchedulerName
 from unsee_core.parts import ModelDigests, ModelParts
 
 __all__ = ["ModelDigests", "Pipeline", "Variant", "load_pipeline"]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from unsee_core.answers import Drift, EraseProgress, Report
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
 from unsee_core.image_loss import ImageLoss, encode_latents
-from unsee_core.job import Drift, EraseProgress, Report
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext
 from unsee_core.metric import cross_attention_metric, seen_distance

@@ -13,9 +13,10 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 
+from unsee_core.answers import Manifest
+from unsee_core.checks import check_adapter_name, check_adapter_ref
 from unsee_core.durable_files import DurableFiles
 from unsee_core.errors import AlreadyExistsError, CorruptedError, InvalidRequestError, NotFoundError
-from unsee_core.job import Manifest, check_adapter_name, check_adapter_ref
 from unsee_core.manifests import (
     DEFAULT_PAGE_SIZE,
     MAX_PAGE_SIZE,

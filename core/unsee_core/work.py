@@ -14,22 +14,21 @@ import transformers
 from PIL import Image
 
 from unsee_core.adapter import AdapterMetadata
-from unsee_core.conditioning import AppliedAdapter, Conditioner
-from unsee_core.denoise import DenoiseRun, decode_image
-from unsee_core.encoder import tokenize
-from unsee_core.images import encode_image
-from unsee_core.job import (
+from unsee_core.answers import (
     EraseCompleted,
-    EraseJob,
     EraseProgress,
     GenerateCompleted,
-    GenerateJob,
     GenerateProgress,
     GenerateTimings,
     ImageReady,
     Manifest,
     ResolvedAdapter,
 )
+from unsee_core.conditioning import AppliedAdapter, Conditioner
+from unsee_core.denoise import DenoiseRun, decode_image
+from unsee_core.encoder import tokenize
+from unsee_core.images import encode_image
+from unsee_core.job import EraseJob, GenerateJob
 from unsee_core.library import AdapterLibrary
 from unsee_core.methods import METHODS, Settings
 from unsee_core.methods.base import EraseContext
@@ -78,12 +77,13 @@ class EraseWork:
 
     def _run(self) -> Generator[EraseProgress, None, Manifest]:
         job, settings = self._context.job, self._context.settings
-        factors = yield from METHODS[settings.method].run(self._context)
+        erasure = yield from METHODS[settings.method].run(self._context)
+        factors = erasure.factors
         report = yield from make_report(self._context, factors)
         metadata = AdapterMetadata(
             concept=job.concept,
             method=settings.method,
-            strength=settings.strength,
+            strength=erasure.strength,
             rank=factors.rank,
             steps=settings.steps,
             seed=job.seed,

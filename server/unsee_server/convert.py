@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from unsee.v1 import adapters_pb2, cancel_pb2, common_pb2, erase_pb2, generate_pb2
+from unsee_core.checks import check_adapter_name, check_adapter_ref, check_labels, check_range
 from unsee_core.errors import InvalidRequestError
 from unsee_core.job import (
     MAX_IMAGES,
@@ -21,11 +23,8 @@ from unsee_core.job import (
     EraseJob,
     GenerateJob,
     ImageFormat,
+    OptionValue,
     SchedulerName,
-    check_adapter_name,
-    check_adapter_ref,
-    check_labels,
-    check_range,
 )
 from unsee_core.store import AdapterQuery
 from unsee_server.requests import RequestKey
@@ -120,14 +119,10 @@ def erase_job(request: erase_pb2.EraseRequest, *, default_method: str) -> EraseJ
         InvalidRequestError: a field's value is not allowed, or options belong to another method.
     """
     method = request.method or None
-    options = request.few_shot_lora
     options_of = request.WhichOneof("method_options")
     if options_of not in (None, method or default_method):
         message = f"got options of {options_of}, allowed those of the method {method or default_method!r}"
         raise InvalidRequestError.of(str(options_of), message)
-    layers = options.layers if options.HasField("layers") else None
-    if layers is not None:
-        check_range("few_shot_lora.layers", layers, 1, 64)
     return EraseJob(
         concept=concept(request, "concept"),
         images=tuple(request.images),
@@ -141,9 +136,13 @@ def erase_job(request: erase_pb2.EraseRequest, *, default_method: str) -> EraseJ
         adapter_name=request.adapter_name or None,
         replace=request.replace,
         labels=dict(request.labels),
-        layers=layers,
-        train_final_norm=options.train_final_norm,
+        options=_options(getattr(request, options_of)) if options_of else {},
     )
+
+
+def _options(message: Message) -> dict[str, OptionValue]:
+    """Return the options of a method that are set, by name."""
+    return {field.name: value for field, value in message.ListFields()}
 
 
 def concept(parent: erase_pb2.EraseRequest | adapters_pb2.ImportAdapterBegin, path: str) -> Concept:

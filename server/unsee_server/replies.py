@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from unsee.v1 import adapters_pb2, common_pb2, erase_pb2, generate_pb2, info_pb2
-from unsee_core import job
+from unsee_core import answers, job
 from unsee_core.lanes import Event
 from unsee_core.store import AdapterPage
 from unsee_server.convert import FORMATS, IMAGE_FORMATS, KINDS, SCHEDULERS
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # these import torch, which takes longer than opening the por
     from unsee_core.methods import Method, MethodOption
     from unsee_core.pipeline import Pipeline
 
-PHASES: Mapping[job.Phase, "erase_pb2.ErasePhase.ValueType"] = {
+PHASES: Mapping[answers.Phase, "erase_pb2.ErasePhase.ValueType"] = {
     "prepare": erase_pb2.ERASE_PHASE_PREPARE,
     "train": erase_pb2.ERASE_PHASE_TRAIN,
     "report": erase_pb2.ERASE_PHASE_REPORT,
@@ -35,14 +35,14 @@ _SCHEDULERS = {s.value: generate_pb2.Scheduler.ValueType(number) for number, s i
 def erase_response(event: Event, request_id: str) -> erase_pb2.EraseResponse:
     """Return the message of an erasure's event."""
     match event:
-        case job.Queued(position):
+        case answers.Queued(position):
             return erase_pb2.EraseResponse(queued=erase_pb2.EraseQueued(request_id=request_id, position=position))
-        case job.EraseProgress(phase, step, total, losses, eta_s):
+        case answers.EraseProgress(phase, step, total, losses, eta_s):
             progress = erase_pb2.EraseProgress(phase=PHASES[phase], step=step, total=total, losses=losses)
             if eta_s is not None:
                 progress.eta.CopyFrom(duration(eta_s))
             return erase_pb2.EraseResponse(progress=progress)
-        case job.EraseCompleted(manifest):
+        case answers.EraseCompleted(manifest):
             return erase_pb2.EraseResponse(completed=erase_pb2.EraseCompleted(adapter=adapter(manifest)))
         case _:
             raise TypeError(f"{type(event).__name__} is no event of an erasure")
@@ -51,23 +51,23 @@ def erase_response(event: Event, request_id: str) -> erase_pb2.EraseResponse:
 def generate_response(event: Event, request_id: str) -> generate_pb2.GenerateResponse:
     """Return the message of a generation's event."""
     match event:
-        case job.Queued(position):
+        case answers.Queued(position):
             queued = generate_pb2.GenerateQueued(request_id=request_id, position=position)
             return generate_pb2.GenerateResponse(queued=queued)
-        case job.GenerateProgress(step, total, eta_s):
+        case answers.GenerateProgress(step, total, eta_s):
             progress = generate_pb2.GenerateProgress(step=step, total=total)
             if eta_s is not None:
                 progress.eta.CopyFrom(duration(eta_s))
             return generate_pb2.GenerateResponse(progress=progress)
-        case job.ImageReady():
+        case answers.ImageReady():
             return generate_pb2.GenerateResponse(image=_image(event))
-        case job.GenerateCompleted():
+        case answers.GenerateCompleted():
             return generate_pb2.GenerateResponse(completed=_generate_completed(event))
         case _:
             raise TypeError(f"{type(event).__name__} is no event of a generation")
 
 
-def _image(image: job.ImageReady) -> generate_pb2.GenerateImage:
+def _image(image: answers.ImageReady) -> generate_pb2.GenerateImage:
     return generate_pb2.GenerateImage(
         index=image.index,
         seed=image.seed,
@@ -78,7 +78,7 @@ def _image(image: job.ImageReady) -> generate_pb2.GenerateImage:
     )
 
 
-def _generate_completed(done: job.GenerateCompleted) -> generate_pb2.GenerateCompleted:
+def _generate_completed(done: answers.GenerateCompleted) -> generate_pb2.GenerateCompleted:
     times = done.timings
     return generate_pb2.GenerateCompleted(
         seeds=done.seeds,
@@ -106,7 +106,7 @@ def _generate_completed(done: job.GenerateCompleted) -> generate_pb2.GenerateCom
     )
 
 
-def adapter(manifest: job.Manifest) -> common_pb2.Adapter:
+def adapter(manifest: answers.Manifest) -> common_pb2.Adapter:
     """Return the message of a stored adapter."""
     base = manifest.base_model
     return common_pb2.Adapter(
@@ -137,7 +137,7 @@ def _concept(concept: job.Concept) -> common_pb2.Concept:
     return common_pb2.Concept(name=concept.name, synonyms=concept.synonyms, kind=_KINDS[concept.kind])
 
 
-def _report(report: job.Report) -> common_pb2.Report:
+def _report(report: answers.Report) -> common_pb2.Report:
     return common_pb2.Report(
         concept_drift=_drift(report.concept_drift),
         retain_drift=_drift(report.retain_drift),
@@ -148,7 +148,7 @@ def _report(report: job.Report) -> common_pb2.Report:
     )
 
 
-def _drift(drift: job.Drift) -> common_pb2.Drift:
+def _drift(drift: answers.Drift) -> common_pb2.Drift:
     return common_pb2.Drift(
         p50=drift.p50, p95=drift.p95, max=drift.max, worst_prompt=drift.worst_prompt, prompts=drift.prompts
     )
@@ -226,7 +226,7 @@ def _option_info(option: "MethodOption") -> info_pb2.OptionInfo:
     return info_pb2.OptionInfo(
         name=option.name,
         type=option.type,
-        default_value=str(option.default).lower() if isinstance(option.default, bool) else str(option.default),
+        default_value="" if option.default is None else str(option.default).lower(),
         allowed=option.allowed,
         description=option.description,
     )

@@ -7,8 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
+from unsee_core.answers import EraseProgress, GenerateProgress, ImageReady, Queued
 from unsee_core.errors import InvalidRequestError, NotFoundError
-from unsee_core.job import EraseProgress, GenerateProgress, ImageReady, Queued
 from unsee_core.lanes import Event
 
 Rpc = Literal["Erase", "Generate"]

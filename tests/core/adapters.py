@@ -6,7 +6,8 @@ import torch
 
 from unsee_core import adapter
 from unsee_core.adapter import AdapterMetadata
-from unsee_core.job import BaseModel, Concept, Manifest
+from unsee_core.answers import BaseModel, Manifest
+from unsee_core.job import Concept
 from unsee_core.lora import LoraFactors, LoraPair, NormDelta
 
 BASE = BaseModel("tiny", *(f"sha256:{digit * 64}" for digit in "123"))

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from unsee_core import engine as engine_module
+from unsee_core.answers import EraseCompleted, EraseProgress, GenerateCompleted, GenerateProgress, ImageReady, Queued
 from unsee_core.denoise import denoise_step
 from unsee_core.engine import Engine
 from unsee_core.errors import (
@@ -22,19 +23,7 @@ from unsee_core.errors import (
     QueueFullError,
     ShuttingDownError,
 )
-from unsee_core.job import (
-    AdapterRef,
-    Concept,
-    EraseCompleted,
-    EraseJob,
-    EraseProgress,
-    GenerateCompleted,
-    GenerateJob,
-    GenerateProgress,
-    ImageReady,
-    Limits,
-    Queued,
-)
+from unsee_core.job import AdapterRef, Concept, EraseJob, GenerateJob, Limits
 from unsee_core.lanes import Event
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterStore
@@ -213,7 +202,7 @@ def test_an_unnamed_erasure_done_twice_gives_the_same_adapter(engine: Engine) ->
         (EraseJob(Concept("cat"), images=IMAGES, method="magic"), "method"),
         (EraseJob(Concept("cat"), images=(b"no picture",)), "images[0]"),
         (EraseJob(Concept("a " * 90 + "cat"), images=IMAGES), "concept.name"),
-        (EraseJob(Concept("cat"), images=IMAGES, layers=60), "layers"),
+        (EraseJob(Concept("cat"), images=IMAGES, options={"layers": 60}), "few_shot_lora.layers"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused_with_its_field(

@@ -1,18 +1,20 @@
 """The erasing methods: their table, the checks before any work, and what few_shot_lora does to a real model."""
 
 import hashlib
-from dataclasses import fields, replace
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from unsee_core.answers import EraseProgress
 from unsee_core.errors import InvalidRequestError
-from unsee_core.job import Concept, EraseJob, EraseProgress
+from unsee_core.job import Concept, EraseJob
 from unsee_core.lora import LoraFactors
 from unsee_core.methods import DEFAULT_METHOD, METHODS, EraseContext, Settings, check_job
-from unsee_core.methods.base import MethodRun
+from unsee_core.methods.base import MethodOption, MethodRun
 from unsee_core.methods.few_shot_lora import Recipe, run, train
 from unsee_core.pipeline import Pipeline, load_pipeline
 
@@ -36,7 +38,7 @@ def finish(steps: MethodRun) -> tuple[LoraFactors, list[EraseProgress]]:
         try:
             progress.append(next(steps))
         except StopIteration as end:
-            return end.value, progress
+            return end.value.factors, progress
 
 
 def weights_digest(pipeline: Pipeline) -> str:
@@ -52,22 +54,44 @@ def test_every_method_is_listed_by_its_own_name_and_the_default_is_one_of_them()
     assert DEFAULT_METHOD in METHODS
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
-def test_a_methods_options_are_fields_of_a_job_and_their_defaults_are_allowed(method):
-    assert {option.name for option in method.options} <= {field.name for field in fields(EraseJob)}
-    assert {option.type for option in method.options} <= {"int", "float", "bool"}
-    a_job(**{option.name: option.default for option in method.options})
+OPTIONS = [(method, option) for method in METHODS.values() for option in method.options]
+
+
+@pytest.mark.parametrize(("method", "option"), OPTIONS, ids=[f"{m.name}.{o.name}" for m, o in OPTIONS])
+def test_a_default_is_allowed_and_what_lies_beyond_is_refused(method, option):
+    if option.default is not None:
+        option.check(option.name, option.default)
+    bad = "yes" if option.type == "bool" else option.most + 1
+    with pytest.raises(InvalidRequestError, match=re.escape(f"allowed {option.allowed}")):
+        option.check(option.name, bad)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        (MethodOption("n", "int", 1, "", 1, 8), 0),
+        (MethodOption("n", "int", 1, "", 1, 8), 1.5),
+        (MethodOption("n", "int", 1, "", 1, 8), True),
+        (MethodOption("n", "float", 1.0, "", 0, 2, above=True), 0.0),
+        (MethodOption("n", "float", 1.0, "", 0, 2), float("nan")),
+        (MethodOption("n", "bool", False, ""), 1),
+    ],
+)
+def test_an_option_of_another_type_or_at_an_open_end_is_refused(option, value):
+    with pytest.raises(InvalidRequestError, match="got"):
+        option.check("n", value)
 
 
 def test_settings_are_the_methods_defaults_where_the_job_says_nothing(tiny_pipeline):
-    defaults = {option.name: option.default for option in METHODS["few_shot_lora"].options}
-    assert check_job(a_job(), tiny_pipeline) == Settings(method="few_shot_lora", **defaults)
+    settings = check_job(a_job(method="few_shot_lora"), tiny_pipeline)
+    assert settings == Settings("few_shot_lora", 1.0, 8, 40, {"layers": 2, "train_final_norm": False})
 
 
 def test_settings_are_the_jobs_own_where_it_says_something(tiny_pipeline):
-    asked = {"strength": 0.5, "rank": 3, "steps": 7, "layers": 1, "train_final_norm": True}
-    settings = check_job(a_job(method="few_shot_lora", **asked), tiny_pipeline)
-    assert settings == Settings(method="few_shot_lora", **asked)
+    options = {"layers": 1, "train_final_norm": True}
+    job = a_job(method="few_shot_lora", strength=0.5, rank=3, steps=7, options=options)
+    settings = check_job(job, tiny_pipeline)
+    assert settings == Settings("few_shot_lora", 0.5, 3, 7, options)
     assert settings.as_text() == {"layers": "1", "train_final_norm": "true"}
 
 
@@ -78,7 +102,9 @@ def test_settings_are_the_jobs_own_where_it_says_something(tiny_pipeline):
         ({"images": ()}, "images", "got 0"),
         ({"anchor": "dog"}, "anchor", "got 'dog'"),
         ({"anchor": ""}, "anchor", "got ''"),
-        ({"layers": 4}, "layers", "got 4, allowed 1-3"),
+        ({"options": {"layers": 4}}, "few_shot_lora.layers", "got 4, allowed 1-3"),
+        ({"options": {"words": 4}}, "few_shot_lora.words", "got 4, allowed nothing"),
+        ({"steps": 2001}, "steps", "got 2001, allowed 1-2000"),
         ({"concept": Concept("x " * 70)}, "concept.name", "allowed 77"),
         ({"concept": Concept("cat", ("kitty", "x " * 70))}, "concept.synonyms[1]", "allowed 77"),
         ({"retain_prompts": ("a dog", "A photo of  a kitten")}, "retain_prompts[1]", "do not ask for the concept"),
@@ -108,7 +134,7 @@ def test_progress_counts_every_phase_and_names_the_losses(tiny_pipeline):
 
 
 def test_the_factors_have_the_asked_rank_and_lie_in_the_asked_layers(tiny_pipeline):
-    factors, _ = finish(run(a_context(tiny_pipeline, rank=5, layers=2)))
+    factors, _ = finish(run(a_context(tiny_pipeline, rank=5, options={"layers": 2})))
     assert (factors.rank, factors.layers) == (5, (1, 2))
     assert len(factors.pairs) == 2 * 6
     for pair in factors.pairs.values():
@@ -134,14 +160,16 @@ def test_the_global_generator_is_left_alone(tiny_pipeline):
 
 
 def test_strength_scales_the_change_and_nothing_else(tiny_pipeline):
-    whole, half = (finish(run(a_context(tiny_pipeline, strength=s, train_final_norm=True)))[0] for s in (1.0, 0.5))
+    whole, half = (
+        finish(run(a_context(tiny_pipeline, strength=s, options={"train_final_norm": True})))[0] for s in (1.0, 0.5)
+    )
     for path, pair in whole.pairs.items():
         torch.testing.assert_close(half.pairs[path].b @ half.pairs[path].a, 0.5 * pair.b @ pair.a)
     torch.testing.assert_close(half.final_norm.weight, 0.5 * whole.final_norm.weight)
 
 
 def test_the_final_norm_is_trained_where_asked(tiny_pipeline):
-    factors, _ = finish(run(a_context(tiny_pipeline, train_final_norm=True)))
+    factors, _ = finish(run(a_context(tiny_pipeline, options={"train_final_norm": True})))
     assert factors.final_norm.weight.abs().max() > 0
     assert factors.final_norm.bias.abs().max() > 0
 
@@ -181,6 +209,6 @@ def test_a_half_precision_model_trains_float32_factors_in_about_the_same_directi
 
 def test_erasing_leaves_the_resident_weights_as_they_were(tiny_pipeline):
     before = weights_digest(tiny_pipeline)
-    finish(run(a_context(tiny_pipeline, train_final_norm=True)))
+    finish(run(a_context(tiny_pipeline, options={"train_final_norm": True})))
     assert weights_digest(tiny_pipeline) == before
     assert not any(p.requires_grad or p.grad is not None for p in tiny_pipeline.unet.parameters())

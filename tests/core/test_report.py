@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from unsee_core.answers import Report
 from unsee_core.image_loss import ImageLoss, encode_latents
-from unsee_core.job import Concept, EraseJob, Report
+from unsee_core.job import Concept, EraseJob
 from unsee_core.lora import LoraFactors
 from unsee_core.methods import METHODS, EraseContext, check_job
 from unsee_core.metric import cross_attention_metric, seen_distance
@@ -35,7 +36,7 @@ def finish(steps):
 
 
 def erased(context: EraseContext) -> tuple[LoraFactors, Report]:
-    factors = finish(METHODS["few_shot_lora"].run(context))
+    factors = finish(METHODS["few_shot_lora"].run(context)).factors
     return factors, finish(make_report(context, factors))
 
 

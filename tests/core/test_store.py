@@ -20,6 +20,7 @@ import fsspec
 import pytest
 
 from tests.core.adapters import manifest_of
+from unsee_core.answers import Drift, Report
 from unsee_core.errors import (
     AlreadyExistsError,
     CorruptedError,
@@ -27,7 +28,6 @@ from unsee_core.errors import (
     NotFoundError,
     StoreUnavailableError,
 )
-from unsee_core.job import Drift, Report
 from unsee_core.manifests import manifest_from_json, manifest_to_json
 from unsee_core.store import ORPHAN_AGE_S, AdapterQuery, AdapterStore
 

@@ -19,7 +19,7 @@ from tests.server.world import (
     until,
 )
 from unsee.v1 import cancel_pb2, common_pb2, erase_pb2, generate_pb2, service_pb2_grpc
-from unsee_core.job import EraseProgress, GenerateProgress, ImageReady, Queued
+from unsee_core.answers import EraseProgress, GenerateProgress, ImageReady, Queued
 from unsee_core.lanes import Event
 from unsee_core.pipeline import Pipeline
 from unsee_server.requests import Request, RequestKey

@@ -248,7 +248,7 @@ class OptionInfo(google.protobuf.message.Message):
     type: builtins.str
     """"int", "float" or "bool"."""
     default_value: builtins.str
-    """Value when none is given."""
+    """Value when none is given; empty: the method chooses."""
     allowed: builtins.str
     """What is allowed: "1-64", "(0, 2]", "true, false"."""
     description: builtins.str

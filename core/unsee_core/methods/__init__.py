@@ -3,17 +3,16 @@
 from collections.abc import Iterator, Mapping
 
 from unsee_core.errors import InvalidRequestError
-from unsee_core.job import Concept, EraseJob
+from unsee_core.job import Concept, EraseJob, OptionValue
 from unsee_core.methods import few_shot_lora
-from unsee_core.methods.base import EraseContext, Method, MethodOption, OptionValue, Settings
+from unsee_core.methods.base import COMMON_OPTIONS, EraseContext, Erasure, Method, MethodOption, Settings
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import forget_prompts, held_out_prompts
 
-__all__ = ["DEFAULT_METHOD", "METHODS", "EraseContext", "Method", "MethodOption", "Settings", "check_job"]
+__all__ = ["DEFAULT_METHOD", "METHODS", "EraseContext", "Erasure", "Method", "MethodOption", "Settings", "check_job"]
 
 METHODS: Mapping[str, Method] = {method.name: method for method in (few_shot_lora.METHOD,)}
 DEFAULT_METHOD = few_shot_lora.METHOD.name
-_UNSET: Mapping[str, OptionValue] = {"strength": 1.0, "rank": 0, "steps": 0, "layers": 0, "train_final_norm": False}
 
 
 def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
@@ -31,28 +30,31 @@ def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
     if job.anchor is not None and not method.uses_anchor:
         raise InvalidRequestError.of("anchor", f"got {job.anchor!r}, allowed nothing: {method.name} has no use for one")
     settings = _resolve(job, method)
-    if settings.layers > pipeline.encoder_layers:
-        raise InvalidRequestError.of("layers", f"got {settings.layers}, allowed 1-{pipeline.encoder_layers}")
+    layers = settings.options.get("layers", 1)
+    if layers > pipeline.encoder_layers:
+        raise InvalidRequestError.of(f"{method.name}.layers", f"got {layers}, allowed 1-{pipeline.encoder_layers}")
     _check_words(job, pipeline)
     _check_retain_prompts(job)
     return settings
 
 
 def _resolve(job: EraseJob, method: Method) -> Settings:
-    values = dict(_UNSET)
-    asked = {name: value for name in _UNSET if (value := getattr(job, name)) not in (None, False)}
+    common = {name: value for name in COMMON_OPTIONS if (value := getattr(job, name)) is not None}
+    asked: dict[str, OptionValue] = common | dict(job.options)
     options = {option.name: option for option in method.options}
     for name, value in asked.items():
+        path = name if name in common else f"{method.name}.{name}"
         if name not in options:
-            raise InvalidRequestError.of(name, f"got {value}, allowed nothing: {method.name} does not read it")
-    values |= {name: option.default for name, option in options.items()} | asked
+            raise InvalidRequestError.of(path, f"got {value}, allowed nothing: {method.name} does not read it")
+        options[name].check(path, value)
+    values = {name: asked.get(name, option.default) for name, option in options.items()}
+    strength = values.get("strength", 1.0)
     return Settings(
         method=method.name,
-        strength=float(values["strength"]),
-        rank=int(values["rank"]),
-        steps=int(values["steps"]),
-        layers=int(values["layers"]),
-        train_final_norm=bool(values["train_final_norm"]),
+        strength=None if strength is None else float(strength),
+        rank=int(values.get("rank") or 0),
+        steps=int(values.get("steps") or 0),
+        options={name: value for name, value in values.items() if name not in COMMON_OPTIONS and value is not None},
     )
 
 

@@ -1,18 +1,18 @@
 """What every erasing method is: a name, its settings, and a generator that does the work step by step."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from PIL import Image
 
-from unsee_core.job import EraseJob, EraseProgress
+from unsee_core.answers import EraseProgress
+from unsee_core.errors import InvalidRequestError
+from unsee_core.job import EraseJob, OptionValue
 from unsee_core.lora import LoraFactors
 from unsee_core.pipeline import Pipeline
 
-OptionName = Literal["strength", "rank", "steps", "layers", "train_final_norm"]
-OptionValue = int | float | bool
-MethodRun = Generator[EraseProgress, None, LoraFactors]
+COMMON_OPTIONS = ("strength", "rank", "steps")
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,39 @@ class MethodOption:
     """A setting that a method reads.
 
     Attributes:
-        name: field of ``EraseJob`` that sets it.
-        default: where the job does not say.
-        allowed: for people: "1-64", "(0, 2]", "true, false".
+        name: one of ``COMMON_OPTIONS``, a field of ``EraseJob``; any other is an item of ``EraseJob.options``.
+        type: of its value.
+        default: where the job does not say; None: the method chooses.
         description: what it does, in a sentence.
+        least: smallest value that is allowed; of no use for a bool.
+        most: largest value that is allowed.
+        above: ``least`` itself is not allowed.
     """
 
-    name: OptionName
-    default: OptionValue
-    allowed: str
+    name: str
+    type: Literal["int", "float", "bool"]
+    default: OptionValue | None
     description: str
+    least: float = 0
+    most: float = 0
+    above: bool = False
 
     @property
-    def type(self) -> str:
-        """The value's type: "int", "float" or "bool"."""
-        return type(self.default).__name__
+    def allowed(self) -> str:
+        """What is allowed, for people: "1-64", "(0, 2]", "true, false"."""
+        if self.type == "bool":
+            return "true, false"
+        return f"({self.least:g}, {self.most:g}]" if self.above else f"{self.least:g}-{self.most:g}"
+
+    def check(self, path: str, value: OptionValue) -> None:
+        """Raise InvalidRequestError, with ``path`` as the field, unless the value is allowed."""
+        has_type = isinstance(value, bool) if self.type == "bool" else not isinstance(value, bool)
+        if self.type == "int":
+            has_type = has_type and isinstance(value, int)
+        lowest_is_bad = self.above and value == self.least
+        in_range = self.type == "bool" or (self.least <= value <= self.most and not lowest_is_bad)
+        if not (has_type and in_range):
+            raise InvalidRequestError.of(path, f"got {value}, allowed {self.allowed}")
 
 
 @dataclass(frozen=True)
@@ -42,22 +60,33 @@ class Settings:
     """An erasure's settings with the method's defaults filled in.
 
     Attributes:
-        strength: factor folded into the change.
+        strength: factor on the change; None: the method chooses.
         rank: of the factors; 0 for a method that has none to set.
         steps: of training; 0 for a method that does not train.
-        layers: how many of the encoder's last layers change.
+        options: what the method alone reads, by name.
     """
 
     method: str
-    strength: float
+    strength: float | None
     rank: int
     steps: int
-    layers: int
-    train_final_norm: bool
+    options: Mapping[str, OptionValue]
+
+    def integer(self, name: str) -> int:
+        """Return an option that is an int."""
+        return int(self.options[name])
+
+    def number(self, name: str) -> float:
+        """Return an option that is a float."""
+        return float(self.options[name])
+
+    def flag(self, name: str) -> bool:
+        """Return an option that is a bool."""
+        return bool(self.options[name])
 
     def as_text(self) -> dict[str, str]:
         """Return what is not the same for every method, for an adapter's metadata."""
-        return {"layers": str(self.layers), "train_final_norm": str(self.train_final_norm).lower()}
+        return {name: str(value).lower() for name, value in self.options.items()}
 
 
 @dataclass(frozen=True)
@@ -77,6 +106,22 @@ class EraseContext:
 
 
 @dataclass(frozen=True)
+class Erasure:
+    """What a method made.
+
+    Attributes:
+        factors: the change, with the strength folded in.
+        strength: the factor that was folded in.
+    """
+
+    factors: LoraFactors
+    strength: float
+
+
+MethodRun = Generator[EraseProgress, None, Erasure]
+
+
+@dataclass(frozen=True)
 class Method:
     """An erasing method.
 
@@ -87,8 +132,8 @@ class Method:
         needs_images: it cannot do without images.
         uses_anchor: it reads ``EraseJob.anchor``; otherwise an anchor is refused.
         options: what it reads of a job beyond concept, images, anchor, retain prompts and seed.
-        run: yields after every step, so that it can be interleaved, and stopped by ``close()``; returns the change with
-            the strength folded in. Same context, device type, thread count and versions: same factors, bit for bit.
+        run: yields after every step, so that it can be interleaved, and stopped by ``close()``. Same context, device
+            type, thread count and versions: same factors, bit for bit.
     """
 
     name: str

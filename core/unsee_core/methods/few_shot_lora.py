@@ -21,10 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unsee_core.answers import EraseProgress
 from unsee_core.encoder import hidden_before, tokenize
 from unsee_core.image_loss import ImageLoss, encode_latents
-from unsee_core.job import ConceptKind, EraseProgress
-from unsee_core.methods.base import EraseContext, Method, MethodOption, MethodRun
+from unsee_core.job import ConceptKind
+from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun
 from unsee_core.methods.tail_lora import TailLora
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import forget_prompts, retain_prompts
@@ -73,6 +74,7 @@ def train(context: EraseContext, recipe: Recipe) -> MethodRun:
     margin; pull the embeddings of retain prompts back to what they were.
     """
     settings = context.settings
+    strength = 1.0 if settings.strength is None else settings.strength
     generator = torch.Generator().manual_seed(context.job.seed)
 
     # 1. What does not change is computed once.
@@ -80,9 +82,9 @@ def train(context: EraseContext, recipe: Recipe) -> MethodRun:
     yield EraseProgress("prepare", 1, 2)
     lora = TailLora(
         context.pipeline,
-        layers=settings.layers,
+        layers=settings.integer("layers"),
         rank=settings.rank,
-        train_final_norm=settings.train_final_norm,
+        train_final_norm=settings.flag("train_final_norm"),
         generator=generator,
     )
     training = _Training(context, recipe, lora, latents, generator)
@@ -92,7 +94,7 @@ def train(context: EraseContext, recipe: Recipe) -> MethodRun:
     for step in range(1, settings.steps + 1):
         losses = training.step()
         yield EraseProgress("train", step, settings.steps, losses)
-    return lora.factors().scaled(settings.strength)
+    return Erasure(lora.factors().scaled(strength), strength)
 
 
 @dataclass(frozen=True)
@@ -169,11 +171,11 @@ METHOD = Method(
     needs_images=True,
     uses_anchor=False,
     options=(
-        MethodOption("strength", 1.0, "(0, 2]", "Factor on the trained change."),
-        MethodOption("rank", 8, "1-64", "Rank of every factor."),
-        MethodOption("steps", 40, "1-2000", "Training steps."),
-        MethodOption("layers", 2, "1 to the encoder's layers", "How many of the text encoder's last layers change."),
-        MethodOption("train_final_norm", False, "true, false", "Train the final layer norm too, as the paper does."),
+        MethodOption("strength", "float", 1.0, "Factor on the trained change.", 0, 2, above=True),
+        MethodOption("rank", "int", 8, "Rank of every factor.", 1, 64),
+        MethodOption("steps", "int", 40, "Training steps.", 1, 2000),
+        MethodOption("layers", "int", 2, "How many of the text encoder's last layers change.", 1, 64),
+        MethodOption("train_final_norm", "bool", False, "Train the final layer norm too, as the paper does."),
     ),
     run=run,
 )

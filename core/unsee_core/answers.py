@@ -1,0 +1,158 @@
+"""What is answered: the events of a job, and what is kept of an adapter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from unsee_core.job import Concept, ImageFormat
+
+Phase = Literal["prepare", "train", "report"]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far prompts moved, as a share of their distance to the empty prompt."""
+
+    p50: float
+    p95: float
+    max: float
+    worst_prompt: str
+    prompts: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an erasure did; see ``unsee_core.report``."""
+
+    concept_drift: Drift
+    retain_drift: Drift
+    empty_drift: float
+    image_loss_before: float | None
+    image_loss_after: float | None
+    phase_seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Digests of a model, each ``sha256:`` and hex."""
+
+    name: str
+    tokenizer_digest: str
+    text_encoder_digest: str
+    unet_digest: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A stored adapter, without its bytes.
+
+    Attributes:
+        base_mismatch: made on a text encoder with another digest than the one it is asked for.
+        report: None for imported adapters.
+    """
+
+    name: str
+    digest: str
+    size_bytes: int
+    concept: Concept | None
+    method: str
+    rank: int
+    strength: float
+    steps: int
+    seed: int
+    labels: Mapping[str, str]
+    create_time: datetime
+    base_model: BaseModel
+    has_final_norm: bool
+    report: Report | None = None
+    base_mismatch: bool = False
+
+
+@dataclass(frozen=True)
+class ResolvedAdapter:
+    """An adapter as it was applied."""
+
+    name: str
+    digest: str
+    weight: float
+    base_mismatch: bool
+
+
+@dataclass(frozen=True)
+class Queued:
+    """The job was accepted; ``position`` jobs of its kind are ahead of it."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class EraseProgress:
+    """A step of an erasure is done; ``eta_s`` is None until it can be told."""
+
+    phase: Phase
+    step: int
+    total: int
+    losses: Mapping[str, float] = field(default_factory=dict)
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True)
+class EraseCompleted:
+    """The adapter is stored."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class GenerateProgress:
+    """A denoising step is done."""
+
+    step: int
+    total: int
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageReady:
+    """A finished image: ``data`` is the encoded file."""
+
+    index: int
+    seed: int
+    format: ImageFormat
+    width: int
+    height: int
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class GenerateTimings:
+    """Seconds; ``denoise_s`` is shared with the jobs in the same batch."""
+
+    queue_s: float
+    encode_s: float
+    denoise_s: float
+    decode_s: float
+    total_s: float
+
+
+@dataclass(frozen=True)
+class GenerateCompleted:
+    """Everything needed to draw the images again."""
+
+    seeds: tuple[int, ...]
+    model_digest: str
+    scheduler_class: str
+    dtype: str
+    adapters: tuple[ResolvedAdapter, ...]
+    prompt_cut_off: str
+    negative_prompt_cut_off: str
+    steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    timings: GenerateTimings
+
+
+EraseEvent = Queued | EraseProgress | EraseCompleted
+GenerateEvent = Queued | GenerateProgress | ImageReady | GenerateCompleted
