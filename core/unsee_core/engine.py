@@ -1,66 +1,39 @@
 """Owns the device: one thread that admits jobs, turns over their steps, cancels, and reports.
 
-Every turn advances the running erasure by one step and all running generations by one denoising step, so that neither
-waits behind the other. Weights of the resident model are never written.
+Every turn advances each running edit by one step and all running generations by one denoising step, so that none waits
+behind another. Weights of the resident model are never written.
 """
 
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Literal, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from unsee_core.answers import EraseCompleted, Queued
-from unsee_core.checks import check_range
+from unsee_core.admission import Admission
+from unsee_core.answers import Queued
 from unsee_core.conditioning import Conditioner
 from unsee_core.denoise import denoise_step
 from unsee_core.errors import (
-    AlreadyExistsError,
     CancelledError,
-    InvalidRequestError,
-    NotFoundError,
     OutOfMemoryError,
     QueueFullError,
     ShuttingDownError,
     UnseeError,
 )
-from unsee_core.images import open_image
 from unsee_core.job import EraseJob, GenerateJob, Limits
-from unsee_core.lanes import Event, Kind, Lane, Ticket
+from unsee_core.lanes import EditWork, Event, Kind, Lane, Ticket
 from unsee_core.library import AdapterLibrary
-from unsee_core.methods import DEFAULT_METHOD, check_job
+from unsee_core.methods import DEFAULT_METHOD
+from unsee_core.observer import Observer, Outcome
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterStore
-from unsee_core.work import EraseWork, GenerateTask, GenerateWork
+from unsee_core.work import GenerateWork
 
-Outcome = Literal["ok", "cancelled", "error"]
 W = TypeVar("W")
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
-
-
-class Observer(Protocol):
-    """Is told what the engine does; every call returns at once and never raises."""
-
-    def on_queue(self, waiting: int, running: int) -> None:
-        """Jobs that wait and run have changed."""
-
-    def on_batch(self, rows: int) -> None:
-        """A denoising step was done for so many images."""
-
-    def on_step(self, kind: Kind) -> None:
-        """A step of a job was done."""
-
-    def on_done(self, kind: Kind, seconds: float, queue_seconds: float, outcome: Outcome) -> None:
-        """A job has ended, so many seconds after it was submitted."""
-
-    def on_adapter_load(self) -> None:
-        """An adapter was read from the store into memory."""
-
-    def on_cache(self, hits: int, misses: int) -> None:
-        """So many prompts were found, or not, in the embedding cache since the start."""
 
 
 class Engine:
@@ -87,9 +60,10 @@ class Engine:
         self.default_method = default_method
         on_load = observer.on_adapter_load if observer else None
         self.library = AdapterLibrary(pipeline, store, max_adapter_bytes=self.limits.max_adapter_bytes, on_load=on_load)
+        self._admission = Admission(pipeline, self.library, self.limits, default_method)
         self._conditioner = Conditioner(pipeline)
         self._observer = observer
-        self._erases: Lane[EraseWork] = Lane("erase")
+        self._edits: dict[Kind, Lane[EditWork]] = {"erase": Lane("erase")}
         self._generates: Lane[GenerateWork] = Lane("generate")
         self._changed = threading.Condition()
         self._is_draining = False
@@ -105,19 +79,19 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Jobs that wait for the device."""
-        return len(self._erases.waiting) + len(self._generates.waiting)
+        return sum(len(lane.waiting) for lane in self._lanes)
 
     @property
     def running(self) -> int:
         """Jobs that are being worked on."""
-        return len(self._erases.running) + len(self._generates.running)
+        return sum(len(lane.running) for lane in self._lanes)
 
     def submit(
         self,
         job: EraseJob | GenerateJob,
         on_event: Callable[[Event], None],
         on_end: Callable[[Exception | None], None],
-    ) -> Ticket[EraseWork] | Ticket[GenerateWork]:
+    ) -> Ticket[EditWork] | Ticket[GenerateWork]:
         """Check a job, put it into the queue, and return its ticket.
 
         ``on_event`` gets Queued from this thread before ``submit`` returns, and everything else from the engine's
@@ -131,12 +105,13 @@ class Engine:
             QueueFullError: too much is waiting.
             ShuttingDownError: the engine takes nothing any more.
         """
-        if isinstance(job, EraseJob):
-            erase = Ticket(self._erase_start(job), images=0, on_event=on_event, on_end=on_end, wake=self._wake)
-            return self._enqueue(self._erases, erase)
-        start = self._generate_start(job)
-        generate = Ticket(start, images=job.num_images, on_event=on_event, on_end=on_end, wake=self._wake)
-        return self._enqueue(self._generates, generate)
+        if isinstance(job, GenerateJob):
+            start = self._admission.generate(job, self._conditioner)
+            generate = Ticket(start, images=job.num_images, on_event=on_event, on_end=on_end, wake=self._wake)
+            return self._enqueue(self._generates, generate)
+        kind, begin = self._edit(job)
+        edit = Ticket(begin, images=0, on_event=on_event, on_end=on_end, wake=self._wake)
+        return self._enqueue(self._edits[kind], edit)
 
     def drain(self, grace_s: float) -> bool:
         """Take nothing new and wait until all jobs have ended; return False if ``grace_s`` passed before."""
@@ -151,43 +126,8 @@ class Engine:
             self._changed.notify_all()
         self._thread.join()
 
-    def _erase_start(self, job: EraseJob) -> Callable[[float], EraseWork]:
-        check_range("images", len(job.images), 0, self.limits.max_erase_images)
-        job = replace(job, method=job.method or self.default_method)
-        settings = check_job(job, self.pipeline)
-        images = [open_image(data, f"images[{i}]", self.limits) for i, data in enumerate(job.images)]
-        if job.adapter_name is not None and not job.replace:
-            self._check_is_free(job.adapter_name)
-        return lambda _: EraseWork(self.pipeline, self.library, job, images, settings)
-
-    def _generate_start(self, job: GenerateJob) -> Callable[[float], GenerateWork]:
-        job = self._filled_in(job)
-        loaded = [self.library.load(ref) for ref in job.adapters]
-        task = GenerateTask(job, tuple(a for a, _ in loaded), tuple(r for _, r in loaded))
-        for i, resolved in enumerate(task.resolved):
-            if resolved.digest in {r.digest for r in task.resolved[:i]}:
-                raise InvalidRequestError.of(f"adapters[{i}]", f"got {resolved.digest} again, allowed once each")
-        return lambda accepted: GenerateWork(self.pipeline, self._conditioner, task, accepted=accepted)
-
-    def _filled_in(self, job: GenerateJob) -> GenerateJob:
-        """Return the job with the model's defaults, after checking it against model and limits."""
-        model, limits = self.pipeline, self.limits
-        width, height = job.width or model.default_size, job.height or model.default_size
-        check_range("steps", job.steps, 1, limits.max_steps)
-        check_range("num_images", job.num_images, 1, limits.max_num_images)
-        for name, size in (("width", width), ("height", height)):
-            if size % model.size_multiple or not 0 < size <= limits.max_size:
-                allowed = f"multiples of {model.size_multiple} up to {limits.max_size}"
-                raise InvalidRequestError.of(name, f"got {size}, allowed {allowed}")
-        guidance = model.default_guidance_scale if job.guidance_scale is None else job.guidance_scale
-        return replace(job, width=width, height=height, guidance_scale=guidance)
-
-    def _check_is_free(self, name: str) -> None:
-        try:
-            taken = self.library.manifest(name)
-        except NotFoundError:
-            return
-        raise AlreadyExistsError(f"adapter_name: {name!r} is taken by {taken.digest}; set replace to overwrite it")
+    def _edit(self, job: EraseJob) -> tuple[Kind, Callable[[float], EditWork]]:
+        return "erase", self._admission.erase(job)
 
     def _enqueue(self, lane: Lane[W], ticket: Ticket[W]) -> Ticket[W]:
         most = self.limits.max_queue
@@ -202,6 +142,10 @@ class Engine:
             self._changed.notify_all()
         return ticket
 
+    @property
+    def _lanes(self) -> tuple[Lane[Any], ...]:
+        return (*self._edits.values(), self._generates)
+
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
@@ -215,15 +159,16 @@ class Engine:
     def _run(self) -> None:
         try:
             while self._wait_for_work():
-                self._drop_cancelled(self._erases)
-                self._drop_cancelled(self._generates)
+                for lane in self._lanes:
+                    self._drop_cancelled(lane)
                 self._admit()
-                self._step_erase()
+                for edits in self._edits.values():
+                    self._step_edit(edits)
                 self._step_generates()
         finally:
             self._is_draining = True
-            self._drop_all(self._erases)
-            self._drop_all(self._generates)
+            for lane in self._lanes:
+                self._drop_all(lane)
 
     def _wait_for_work(self) -> bool:
         with self._changed:
@@ -239,11 +184,12 @@ class Engine:
             self._end(lane, ticket, ShuttingDownError("the server is shutting down", retry_delay_s=5.0))
 
     def _admit(self) -> None:
-        """Let one erasure run, and generations while their images fit into a batch."""
-        erases, generates = self._erases, self._generates
+        """Let one edit of each kind run, and generations while their images fit into a batch."""
+        generates = self._generates
         with self._changed:
-            if erases.waiting and not erases.running:
-                erases.admit()
+            for lane in self._edits.values():
+                if lane.waiting and not lane.running:
+                    lane.admit()
             while generates.waiting and self._fits(generates.waiting[0]):
                 generates.admit()
             self._tell_queue()
@@ -252,15 +198,15 @@ class Engine:
         in_flight = sum(running.images for running in self._generates.running)
         return in_flight == 0 or in_flight + ticket.images <= self.limits.max_batch
 
-    def _step_erase(self) -> None:
-        for ticket in list(self._erases.running):
-            event = self._attempt(self._erases, ticket, EraseWork.step)
+    def _step_edit(self, lane: Lane[EditWork]) -> None:
+        for ticket in list(lane.running):
+            event = self._attempt(lane, ticket, _next_step)
             if event is None:
                 continue
             ticket.on_event(event)
-            self._tell_step("erase")
-            if isinstance(event, EraseCompleted):
-                self._end(self._erases, ticket, None)
+            self._tell_step(lane.kind)
+            if ticket.work.is_done:
+                self._end(lane, ticket, None)
 
     def _step_generates(self) -> None:
         lane = self._generates
@@ -333,6 +279,10 @@ class Engine:
     def _tell_step(self, kind: Kind) -> None:
         if self._observer:
             self._observer.on_step(kind)
+
+
+def _next_step(work: EditWork) -> Event:
+    return work.step()
 
 
 def _begun(work: GenerateWork) -> GenerateWork:

@@ -3,13 +3,22 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from unsee_core.answers import EraseEvent, GenerateEvent
 
 Kind = Literal["erase", "generate"]
 Event = EraseEvent | GenerateEvent
 Work = TypeVar("Work")
+
+
+class EditWork(Protocol):
+    """Work that is done step by step: an edit of the model, or a look at one."""
+
+    is_done: bool
+
+    def step(self) -> Event:
+        """Do one step and return what it led to; sets ``is_done`` with the last one."""
 
 
 class Ticket(Generic[Work]):

@@ -57,6 +57,7 @@ class EraseWork:
         self._seconds: dict[str, float] = {}
         self._phase_began: dict[str, float] = {}
         self._steps = self._run()
+        self.is_done = False
 
     def step(self) -> EraseProgress | EraseCompleted:
         """Do one step and return what it led to; EraseCompleted is the last."""
@@ -64,6 +65,7 @@ class EraseWork:
         try:
             event = next(self._steps)
         except StopIteration as end:
+            self.is_done = True
             return EraseCompleted(end.value)
         phase = event.phase
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - began

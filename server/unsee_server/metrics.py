@@ -4,16 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from unsee_core.lanes import Kind
+from unsee_core.observer import Outcome
 from unsee_server.calls import SERVICE, Call
-
-if TYPE_CHECKING:
-    from unsee_core.engine import Outcome  # imports torch, which takes longer than opening the ports may
 
 _CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _JOB_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 120, 300)
@@ -63,7 +60,7 @@ def code_of(call: Call, error: BaseException) -> grpc.StatusCode:
 
 
 class EngineMetrics:
-    """Observes the engine; see ``unsee_core.engine.Observer``."""
+    """Observes the engine; see ``unsee_core.observer.Observer``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._waiting = Gauge("unsee_requests_waiting", "Requests that wait for the device.", registry=registry)
@@ -100,7 +97,7 @@ class EngineMetrics:
     def on_step(self, kind: Kind) -> None:
         self._steps.labels(kind).inc()
 
-    def on_done(self, kind: Kind, seconds: float, queue_seconds: float, outcome: "Outcome") -> None:
+    def on_done(self, kind: Kind, seconds: float, queue_seconds: float, outcome: Outcome) -> None:
         self._seconds[kind].labels(outcome).observe(seconds)
         self._queue.labels(kind).observe(queue_seconds)
 

@@ -1,0 +1,83 @@
+"""The last checks of a job, those that need model, store or limits; what passes can be begun."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from unsee_core.checks import check_range
+from unsee_core.conditioning import Conditioner
+from unsee_core.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
+from unsee_core.images import open_image
+from unsee_core.job import EraseJob, GenerateJob, Limits
+from unsee_core.library import AdapterLibrary
+from unsee_core.methods import check_job
+from unsee_core.pipeline import Pipeline
+from unsee_core.work import EraseWork, GenerateTask, GenerateWork
+
+
+class Admission:
+    """Turns jobs into work that can begin; called from any thread, and touches no device.
+
+    What each method returns is called on the engine's thread, with the time at which the job was accepted.
+
+    Args:
+        pipeline: the resident model; read only.
+        library: where a job's adapters are looked up.
+        default_method: of an erasure that names none.
+    """
+
+    def __init__(self, pipeline: Pipeline, library: AdapterLibrary, limits: Limits, default_method: str) -> None:
+        self._pipeline = pipeline
+        self._library = library
+        self._limits = limits
+        self._default_method = default_method
+
+    def erase(self, job: EraseJob) -> Callable[[float], EraseWork]:
+        """Check an erasure against method, model, limits and store, and decode its pictures.
+
+        Raises:
+            InvalidRequestError: a field does not fit the model, the method or the limits.
+            AlreadyExistsError: the adapter's name is taken.
+        """
+        check_range("images", len(job.images), 0, self._limits.max_erase_images)
+        job = replace(job, method=job.method or self._default_method)
+        settings = check_job(job, self._pipeline)
+        images = [open_image(data, f"images[{i}]", self._limits) for i, data in enumerate(job.images)]
+        if job.adapter_name is not None and not job.replace:
+            self._check_is_free(job.adapter_name)
+        return lambda _: EraseWork(self._pipeline, self._library, job, images, settings)
+
+    def generate(self, job: GenerateJob, conditioner: Conditioner) -> Callable[[float], GenerateWork]:
+        """Check a generation against model and limits, and load its adapters.
+
+        Raises:
+            InvalidRequestError: a field does not fit the model or the limits.
+            NotFoundError: an adapter is unknown.
+            BaseMismatchError: an adapter belongs to a model with other shapes.
+        """
+        job = self._filled_in(job)
+        loaded = [self._library.load(ref) for ref in job.adapters]
+        task = GenerateTask(job, tuple(a for a, _ in loaded), tuple(r for _, r in loaded))
+        for i, resolved in enumerate(task.resolved):
+            if resolved.digest in {r.digest for r in task.resolved[:i]}:
+                raise InvalidRequestError.of(f"adapters[{i}]", f"got {resolved.digest} again, allowed once each")
+        return lambda accepted: GenerateWork(self._pipeline, conditioner, task, accepted=accepted)
+
+    def _filled_in(self, job: GenerateJob) -> GenerateJob:
+        """Return the job with the model's defaults, after checking it against model and limits."""
+        model, limits = self._pipeline, self._limits
+        width, height = job.width or model.default_size, job.height or model.default_size
+        check_range("steps", job.steps, 1, limits.max_steps)
+        check_range("num_images", job.num_images, 1, limits.max_num_images)
+        for name, size in (("width", width), ("height", height)):
+            if size % model.size_multiple or not 0 < size <= limits.max_size:
+                allowed = f"multiples of {model.size_multiple} up to {limits.max_size}"
+                raise InvalidRequestError.of(name, f"got {size}, allowed {allowed}")
+        guidance = model.default_guidance_scale if job.guidance_scale is None else job.guidance_scale
+        return replace(job, width=width, height=height, guidance_scale=guidance)
+
+    def _check_is_free(self, name: str) -> None:
+        try:
+            taken = self._library.manifest(name)
+        except NotFoundError:
+            return
+        raise AlreadyExistsError(f"adapter_name: {name!r} is taken by {taken.digest}; set replace to overwrite it")
