@@ -39,9 +39,30 @@ def hidden_before(pipeline: Pipeline, input_ids: Tensor, layer: int) -> Tensor:
 
     Computed in the resident encoder's dtype, on its device.
     """
+    return hidden_from_vectors(pipeline, token_vectors(pipeline, input_ids), layer)
+
+
+@torch.no_grad()
+def hidden_from_vectors(pipeline: Pipeline, vectors: Tensor, layer: int) -> Tensor:
+    """Return the hidden states that enter ``layer``, as ``hidden_before`` does, from tokens' vectors ``(B, L, d)``."""
     model, config = _text_model(pipeline), pipeline.text_encoder.config
-    hidden: Tensor = model.embeddings(input_ids=input_ids.to(pipeline.device))
+    hidden = with_positions(pipeline, vectors.to(pipeline.device, pipeline.dtype))
     return _through(model.encoder.layers[:layer], hidden, config).float()
+
+
+def token_vectors(pipeline: Pipeline, input_ids: Tensor) -> Tensor:
+    """Return what the encoder looks up for tokens, ``(..., d)``, without positions; in its dtype, on its device."""
+    vectors: Tensor = _text_model(pipeline).embeddings.token_embedding(input_ids.to(pipeline.device))
+    return vectors
+
+
+def with_positions(pipeline: Pipeline, vectors: Tensor) -> Tensor:
+    """Return the hidden states that enter the first layer, ``(B, L, d)``, from tokens' vectors; gradients flow.
+
+    Float32 where ``vectors`` are.
+    """
+    hidden: Tensor = _text_model(pipeline).embeddings(inputs_embeds=vectors)
+    return hidden
 
 
 class EncoderTail(nn.Module):

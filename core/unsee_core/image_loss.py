@@ -56,3 +56,18 @@ class ImageLoss:
             return noise
         velocity: Tensor = self._noising.get_velocity(latents, noise, timesteps)
         return velocity
+
+
+def embedding_gradient(loss: Tensor, embeddings: Tensor, latents: Tensor) -> Tensor:
+    """Return the gradient of a mean over latents' elements, shaped as ``embeddings``.
+
+    A mean over a picture has gradients that would vanish in a U-Net of 16 bits: they are scaled on their way.
+
+    Args:
+        loss: a scalar that depends on ``embeddings`` through the U-Net.
+        embeddings: what the U-Net read; requires gradients.
+        latents: ``(B, C, h, w)``; only the size of a row is read.
+    """
+    scale = latents[0].numel()
+    (gradient,) = torch.autograd.grad(loss * scale, embeddings)
+    return gradient / scale
