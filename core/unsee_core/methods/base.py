@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from PIL import Image
@@ -11,6 +12,7 @@ from unsee_core.errors import InvalidRequestError
 from unsee_core.job import EraseJob, OptionValue
 from unsee_core.lora import LoraFactors
 from unsee_core.pipeline import Pipeline
+from unsee_core.pseudo_words import PseudoWord
 
 COMMON_OPTIONS = ("strength", "rank", "steps")
 
@@ -97,12 +99,16 @@ class EraseContext:
         pipeline: the resident model; read, never written.
         job: checked by ``check_job``.
         images: pictures of the concept, RGB.
+        words: pseudo-words whose placeholders stand in the concept's name and synonyms.
+        detector: folder of a CLIPModel that the operator gives to ``reward``; None: the model itself detects.
     """
 
     pipeline: Pipeline
     job: EraseJob
     images: tuple[Image.Image, ...]
     settings: Settings
+    words: tuple[PseudoWord, ...] = ()
+    detector: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -15,22 +15,19 @@ Layers, rank and the number of steps were not settled on this model; they are a 
 Source: Few-Shot Concept Unlearning with Low Rank Adaptation, arXiv:2505.12395. Never run on a GPU.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unsee_core.answers import EraseProgress
-from unsee_core.encoder import hidden_before, tokenize
-from unsee_core.image_loss import ImageLoss, encode_latents
+from unsee_core.image_loss import ImageLoss, embedding_gradient, encode_latents
 from unsee_core.job import ConceptKind
 from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun
+from unsee_core.methods.retaining import EncodedPrompts, Retaining, shuffled
 from unsee_core.methods.tail_lora import TailLora
-from unsee_core.pipeline import Pipeline
-from unsee_core.prompts import forget_prompts, retain_prompts
-
-ENCODE_BATCH = 64
+from unsee_core.prompts import forget_prompts
 
 
 @dataclass(frozen=True)
@@ -97,39 +94,24 @@ def train(context: EraseContext, recipe: Recipe) -> MethodRun:
     return Erasure(lora.factors().scaled(strength), strength)
 
 
-@dataclass(frozen=True)
-class _Prompts:
-    """Prompts as they enter the first trained layer, ``(n, 77, d)`` float32, and what the encoder makes of them."""
-
-    hidden: Tensor
-    embeddings: Tensor
-
-    @classmethod
-    def of(cls, pipeline: Pipeline, lora: TailLora, prompts: Sequence[str]) -> "_Prompts":
-        input_ids, _ = tokenize(pipeline, prompts)
-        hidden = [hidden_before(pipeline, ids, lora.first_layer) for ids in input_ids.split(ENCODE_BATCH)]
-        with torch.no_grad():
-            return cls(torch.cat(hidden), torch.cat([lora(part) for part in hidden]))
-
-
 class _Training:
     def __init__(
         self, context: EraseContext, recipe: Recipe, lora: TailLora, latents: Tensor, generator: torch.Generator
     ) -> None:
-        pipeline, job = context.pipeline, context.job
+        pipeline, prompts = context.pipeline, forget_prompts(context.job.concept)
         self._recipe, self._lora, self._latents, self._generator = recipe, lora, latents, generator
-        self._forget = _Prompts.of(pipeline, lora, forget_prompts(job.concept)).hidden
-        pools = (retain_prompts(job.concept), job.retain_prompts)
-        self._retain = [_Prompts.of(pipeline, lora, pool) for pool in pools if pool]
-        self._empty = _Prompts.of(pipeline, lora, [""])
-        self._variance = self._retain[0].embeddings.var()
+        self._forget = EncodedPrompts.of(pipeline, lora, prompts, context.words).hidden
+        self._retaining = Retaining(
+            context, lora, rows=recipe.retain_rows, empty_rows=recipe.empty_rows, generator=generator
+        )
         self._image_loss = ImageLoss(pipeline)
         self._optimizer = torch.optim.Adam(lora.parameters(), lr=recipe.learning_rate)
 
     def step(self) -> dict[str, float]:
-        prompts = self._lora(self._forget[self._draw(len(self._forget))[: self._recipe.forget_rows]])
+        rows = shuffled(len(self._forget), self._generator)[: self._recipe.forget_rows]
+        prompts = self._lora(self._forget[rows])
         forget, gradient = self._forget_loss(prompts.detach())
-        retain = self._retain_loss()
+        retain = self._retaining.loss()
         self._optimizer.zero_grad()
         torch.autograd.backward([prompts, self._recipe.retain_weight * retain], [gradient, None])
         self._optimizer.step()
@@ -138,30 +120,13 @@ class _Training:
     def _forget_loss(self, embeddings: Tensor) -> tuple[float, Tensor]:
         """Return how far the error on the images is below the margin, as a mean over rows, and its gradient."""
         count, rows = len(self._latents), len(embeddings)
-        latents = self._latents[self._draw(max(count, rows))[:rows] % count]
+        latents = self._latents[shuffled(max(count, rows), self._generator)[:rows] % count]
         noise = torch.randn(latents.shape, generator=self._generator)
         timesteps = torch.randint(self._image_loss.num_timesteps, (rows,), generator=self._generator)
         embeddings.requires_grad_()
         gap = self._recipe.margin - self._image_loss(latents, noise, timesteps, embeddings)
         loss = gap.relu().mean()
-        scale = latents[0].numel()  # a mean over a picture has gradients that would vanish in a U-Net of 16 bits
-        (gradient,) = torch.autograd.grad(loss * scale, embeddings)
-        return loss.item(), gradient / scale
-
-    def _retain_loss(self) -> Tensor:
-        """Return how far retain prompts have moved, in units of the embeddings' variance."""
-        empty_rows = self._recipe.empty_rows
-        hidden, targets = [self._empty.hidden] * empty_rows, [self._empty.embeddings] * empty_rows
-        for pool in self._retain:
-            picked = self._draw(len(pool.hidden))[: self._recipe.retain_rows // len(self._retain)]
-            hidden.append(pool.hidden[picked])
-            targets.append(pool.embeddings[picked])
-        moved = self._lora(torch.cat(hidden)) - torch.cat(targets)
-        return moved.square().mean() / self._variance
-
-    def _draw(self, count: int) -> Tensor:
-        """Return the numbers below ``count`` in random order."""
-        return torch.randperm(count, generator=self._generator)
+        return loss.item(), embedding_gradient(loss, embeddings, latents)
 
 
 METHOD = Method(
