@@ -23,8 +23,8 @@ def encode_latents(pipeline: Pipeline, images: Sequence[Image.Image]) -> Tensor:
     return latents
 
 
-class ImageLoss:
-    """The U-Net's squared error on noised latents; gradients flow to the embeddings alone."""
+class Denoiser:
+    """The U-Net on latents that are noised at will; gradients flow to what it reads."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._unet, self._dtype, self._device = pipeline.unet, pipeline.dtype, pipeline.device
@@ -36,6 +36,37 @@ class ImageLoss:
         """Timesteps that the model was trained with."""
         return int(self._noising.config.num_train_timesteps)
 
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return ``(B, C, h, w)`` float32 latents with the noise of their timesteps; arguments as of ``ImageLoss``."""
+        noisy: Tensor = self._noising.add_noise(latents, noise.to(self._device), timesteps.to(self._device))
+        return noisy
+
+    def predicted(self, noisy: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
+        """Return what the U-Net predicts of noised latents, ``(B, C, h, w)`` float32: noise or velocity."""
+        timesteps, embeddings = timesteps.to(self._device), embeddings.to(self._dtype)
+        predicted: Tensor = self._unet(noisy.to(self._dtype), timesteps, embeddings).sample
+        return predicted.float()
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what a perfect U-Net would predict, ``(B, C, h, w)`` float32; arguments as of ``ImageLoss``."""
+        noise, timesteps = noise.to(self._device), timesteps.to(self._device)
+        if self._prediction_type == "epsilon":
+            return noise
+        velocity: Tensor = self._noising.get_velocity(latents, noise, timesteps)
+        return velocity
+
+
+class ImageLoss:
+    """The U-Net's squared error on noised latents; gradients flow to embeddings and latents that ask for them."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._denoiser = Denoiser(pipeline)
+
+    @property
+    def num_timesteps(self) -> int:
+        """Timesteps that the model was trained with."""
+        return self._denoiser.num_timesteps
+
     def __call__(self, latents: Tensor, noise: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
         """Return each row's mean squared error, ``(B,)`` float32.
 
@@ -45,17 +76,11 @@ class ImageLoss:
             timesteps: ``(B,)`` long, on any device.
             embeddings: ``(B, 77, d)``; cast to the U-Net's dtype.
         """
-        noise, timesteps = noise.to(self._device), timesteps.to(self._device)
-        noisy = self._noising.add_noise(latents, noise, timesteps)
-        predicted = self._unet(noisy.to(self._dtype), timesteps, embeddings.to(self._dtype)).sample
-        error: Tensor = predicted.float() - self._target(latents, noise, timesteps)
+        noisy = self._denoiser.noised(latents, noise, timesteps)
+        error = self._denoiser.predicted(noisy, timesteps, embeddings) - self._denoiser.target(
+            latents, noise, timesteps
+        )
         return error.square().mean(dim=(1, 2, 3))
-
-    def _target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        if self._prediction_type == "epsilon":
-            return noise
-        velocity: Tensor = self._noising.get_velocity(latents, noise, timesteps)
-        return velocity
 
 
 def embedding_gradient(loss: Tensor, embeddings: Tensor, latents: Tensor) -> Tensor:

@@ -59,6 +59,17 @@ def forget_prompts(concept: Concept) -> tuple[str, ...]:
     return _filled(TRAINED[concept.kind], concept.words)
 
 
+def anchor_prompts(concept: Concept, anchor: str) -> tuple[str, ...]:
+    """Return what takes the place of each of ``forget_prompts``: the same template with the anchor.
+
+    Without an anchor it is the thing that the style is applied to, and where there is none the empty prompt.
+    """
+    anchors: dict[str, str] = {}
+    for i, (template, word) in enumerate(_pairs(TRAINED[concept.kind], concept.words)):
+        anchors.setdefault(_fill(template, word, i), _anchored(template, anchor, i))
+    return tuple(anchors.values())
+
+
 def held_out_prompts(concept: Concept) -> tuple[str, ...]:
     """Return prompts in templates that no erasure trains on, to measure with."""
     return _filled(HELD_OUT[concept.kind], concept.words)
@@ -91,8 +102,17 @@ def with_article(words: str) -> str:
 
 
 def _filled(templates: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:
-    pairs = ((template, word) for word in words for template in templates)
-    return tuple(dict.fromkeys(_fill(template, word, i) for i, (template, word) in enumerate(pairs)))
+    return tuple(dict.fromkeys(_fill(*pair, i) for i, pair in enumerate(_pairs(templates, words))))
+
+
+def _pairs(templates: tuple[str, ...], words: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(template, word) for word in words for template in templates]
+
+
+def _anchored(template: str, anchor: str, i: int) -> str:
+    if anchor.strip():
+        return _fill(template, anchor, i)
+    return THINGS[i % len(THINGS)] if "{x}" in template else ""
 
 
 def _rotated(templates: tuple[str, ...], words: tuple[str, ...], *, offset: int = 0) -> Iterator[str]:

@@ -1,52 +1,18 @@
 """The erasing methods: their table, the checks before any work, and what few_shot_lora does to a real model."""
 
-import hashlib
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
-from unsee_core.answers import EraseProgress
+from tests.core.erasing import a_context, a_job, finish, weights_digest
 from unsee_core.errors import InvalidRequestError
-from unsee_core.job import Concept, EraseJob
-from unsee_core.lora import LoraFactors
-from unsee_core.methods import DEFAULT_METHOD, METHODS, EraseContext, Settings, check_job
-from unsee_core.methods.base import MethodOption, MethodRun
+from unsee_core.job import Concept
+from unsee_core.methods import DEFAULT_METHOD, METHODS, Settings, check_job
+from unsee_core.methods.base import MethodOption
 from unsee_core.methods.few_shot_lora import Recipe, run, train
-from unsee_core.pipeline import Pipeline, load_pipeline
-
-CLIENT_IMAGES = Path(__file__).parents[2] / "bench" / "images"
-IMAGE = b"any bytes: decoding is the engine's"
-
-
-def a_job(**changes: object) -> EraseJob:
-    return replace(EraseJob(Concept("cat", ("kitten",)), images=(IMAGE,)), **changes)
-
-
-def a_context(pipeline: Pipeline, name: str = "cat", **changes: object) -> EraseContext:
-    job = replace(a_job(steps=3, rank=4), **changes)
-    images = tuple(Image.open(path).convert("RGB") for path in sorted((CLIENT_IMAGES / name).glob("*.png")))
-    return EraseContext(pipeline, job, images, check_job(job, pipeline))
-
-
-def finish(steps: MethodRun) -> tuple[LoraFactors, list[EraseProgress]]:
-    progress = []
-    while True:
-        try:
-            progress.append(next(steps))
-        except StopIteration as end:
-            return end.value.factors, progress
-
-
-def weights_digest(pipeline: Pipeline) -> str:
-    digest = hashlib.sha256()
-    for module in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
-        for name, value in module.state_dict().items():
-            digest.update(name.encode() + value.numpy().tobytes())
-    return digest.hexdigest()
+from unsee_core.pipeline import load_pipeline
 
 
 def test_every_method_is_listed_by_its_own_name_and_the_default_is_one_of_them():

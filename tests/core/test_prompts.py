@@ -5,7 +5,15 @@ from typing import get_args
 import pytest
 
 from unsee_core.job import Concept, ConceptKind
-from unsee_core.prompts import HELD_OUT, TRAINED, forget_prompts, held_out_prompts, retain_prompts, with_article
+from unsee_core.prompts import (
+    HELD_OUT,
+    TRAINED,
+    anchor_prompts,
+    forget_prompts,
+    held_out_prompts,
+    retain_prompts,
+    with_article,
+)
 
 KINDS: tuple[ConceptKind, ...] = get_args(ConceptKind)
 
@@ -78,3 +86,19 @@ def test_the_style_templates_without_the_style_are_retained():
 )  # fmt: skip
 def test_an_article_is_put_before_words_that_have_none(words: str, expected: str):
     assert with_article(words) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_anchor_prompts_are_the_forget_prompts_row_for_row_with_the_anchor_in_place(kind: ConceptKind):
+    concept = Concept("zorb", ("glim", "zorb"), kind)
+    pairs = list(zip(forget_prompts(concept), anchor_prompts(concept, "dax"), strict=True))
+    assert all(anchor == prompt.replace("zorb", "dax").replace("glim", "dax") for prompt, anchor in pairs)
+
+
+def test_without_an_anchor_an_object_goes_to_nothing_and_a_style_to_the_thing_it_is_applied_to():
+    assert set(anchor_prompts(Concept("cat"), "")) == {""}
+    style = Concept("sepia", kind="style")
+    anchors = dict(zip(forget_prompts(style), anchor_prompts(style, " "), strict=True))
+    assert anchors["sepia style"] == ""
+    assert all(not anchor or anchor in prompt for prompt, anchor in anchors.items())
+    assert len(set(anchors.values())) > 5
