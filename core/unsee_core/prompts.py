@@ -5,7 +5,7 @@ is applied to.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 
 from unsee_core.job import Concept, ConceptKind
@@ -75,8 +75,15 @@ def held_out_prompts(concept: Concept) -> tuple[str, ...]:
     return _filled(HELD_OUT[concept.kind], concept.words)
 
 
-def retain_prompts(concept: Concept) -> tuple[str, ...]:
-    """Return the server's own retain prompts, at most 400: all that do not name the concept.
+def everyday_words(kind: ConceptKind) -> tuple[str, ...]:
+    """Return the words of the server's own retain prompts that are of a concept's kind."""
+    words = _read_words()
+    sections: dict[ConceptKind, str] = {"style": "looks", "person": "people"}
+    return words[sections.get(kind, "nouns")]
+
+
+def retain_prompts(concept: Concept, besides: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the server's own retain prompts, at most 400: all that name neither the concept nor a word ``besides``.
 
     Everyday nouns, looks and scenes, and for a person other people, in the templates that the concept is trained in,
     so that a template without the concept stays what it was.
@@ -90,7 +97,8 @@ def retain_prompts(concept: Concept) -> tuple[str, ...]:
         *_rotated(TRAINED[concept.kind], neighbours.get(concept.kind, words["nouns"][::4]), offset=5),
         *(THINGS if concept.kind == "style" else ()),
     ]
-    named = re.compile("|".join(rf"(?<!\w){re.escape(word)}s?(?!\w)" for word in concept.words), re.IGNORECASE)
+    words_out = (*concept.words, *besides)
+    named = re.compile("|".join(rf"(?<!\w){re.escape(word)}s?(?!\w)" for word in words_out), re.IGNORECASE)
     return tuple(dict.fromkeys(prompt for prompt in prompts if not named.search(prompt)))
 
 

@@ -100,6 +100,7 @@ class EraseContext:
         job: checked by ``check_job``.
         images: pictures of the concept, RGB.
         words: pseudo-words whose placeholders stand in the concept's name and synonyms.
+        near_words: that may name what the pseudo-words do: no retain prompt has them.
         detector: folder of a CLIPModel that the operator gives to ``reward``; None: the model itself detects.
     """
 
@@ -108,6 +109,7 @@ class EraseContext:
     images: tuple[Image.Image, ...]
     settings: Settings
     words: tuple[PseudoWord, ...] = ()
+    near_words: tuple[str, ...] = ()
     detector: Path | None = None
 
 

@@ -58,7 +58,7 @@ class Retaining:
         self, context: EraseContext, lora: TailLora, *, rows: int, empty_rows: int, generator: torch.Generator
     ) -> None:
         pipeline, job = context.pipeline, context.job
-        pools = (retain_prompts(job.concept), job.retain_prompts)
+        pools = (retain_prompts(job.concept, context.near_words), job.retain_prompts)
         self.empty = EncodedPrompts.of(pipeline, lora, [""])
         self._pools = [EncodedPrompts.of(pipeline, lora, pool) for pool in pools if pool]
         self._variance = self._pools[0].embeddings.var()
