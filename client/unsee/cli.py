@@ -247,7 +247,8 @@ def download(
     """Save an adapter, by name or digest."""
     with reported_errors(), context.obj.client() as client:
         check_is_free(output, force)
-        out.print(str(client.get_adapter(adapter).save(output, layout)), markup=False, highlight=False)
+        path = client.get_adapter(adapter).save(output, layout, replace=force)
+        out.print(str(path), markup=False, highlight=False)
 
 
 @adapters.command("import")

@@ -43,9 +43,12 @@ class Adapter(AdapterInfo):
         """
         return self._client.download(self.digest, format)
 
-    def save(self, path: PathInput, format: AdapterFormat = "diffusers") -> Path:
-        """Write the adapter to a file, or for peft to a new folder, and return the path."""
-        return save_adapter(path, self.bytes(format), format)
+    def save(self, path: PathInput, format: AdapterFormat = "diffusers", *, replace: bool = False) -> Path:
+        """Write the adapter to a file, or for peft to a new folder, and return the path.
+
+        A file that is there is replaced; with ``replace``, a folder that holds nothing but an adapter is too.
+        """
+        return save_adapter(path, self.bytes(format), format, replace=replace)
 
 
 class Job(Generic[EventT, ResultT]):

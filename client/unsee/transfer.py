@@ -101,8 +101,14 @@ def _chunks(data: bytes) -> Iterator[adapters_pb2.ImportAdapterRequest]:
         yield adapters_pb2.ImportAdapterRequest(chunk=chunk)
 
 
-def save_adapter(path: str | os.PathLike[str], data: bytes, layout: AdapterFormat) -> Path:
+def save_adapter(path: str | os.PathLike[str], data: bytes, layout: AdapterFormat, *, replace: bool = False) -> Path:
     """Write an adapter, as a whole or not at all, and return its path: a file, or for peft a folder.
+
+    Args:
+        path: where to; a file that is there is replaced.
+        data: the adapter's bytes.
+        layout: of these.
+        replace: a folder that is there gives way too, unless it holds anything but an adapter.
 
     Raises:
         InvalidArgumentError: it cannot be written.
@@ -110,21 +116,28 @@ def save_adapter(path: str | os.PathLike[str], data: bytes, layout: AdapterForma
     if layout != "peft":
         return write_file(Path(path), data)
     folder = Path(path)
-    if folder.exists():
-        raise InvalidArgumentError(f"path: {folder} exists, allowed a folder that does not")
+    if folder.exists() and not (replace and _holds_an_adapter_alone(folder)):
+        allowed = "a folder that holds nothing but an adapter" if replace else "a folder that does not"
+        raise InvalidArgumentError(f"path: {folder} exists, allowed {allowed}")
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as around:
-            draft = Path(around) / folder.name
+            draft = Path(around) / "new"
             draft.mkdir()
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 for name in sorted(_PEFT_FILES):
                     archive.extract(name, draft)
+            if folder.exists():
+                folder.rename(Path(around) / "replaced")
             draft.rename(folder)
     except (zipfile.BadZipFile, KeyError) as error:
         raise DataLossError(f"the server's zip for peft cannot be read: {error}") from error
     except OSError as error:
         raise InvalidArgumentError(f"path: {folder} cannot be written: {error.strerror}") from error
     return folder
+
+
+def _holds_an_adapter_alone(folder: Path) -> bool:
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= _PEFT_FILES
 
 
 def check_format(layout: AdapterFormat) -> None:

@@ -5,6 +5,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -13,7 +14,7 @@ from unsee_core.adapter import AdapterMetadata, LoraFactors
 from unsee_core.answers import Manifest, Report, ResolvedAdapter
 from unsee_core.checks import check_adapter_name, check_adapter_ref, check_labels
 from unsee_core.conditioning import AppliedAdapter
-from unsee_core.errors import AlreadyExistsError
+from unsee_core.errors import AlreadyExistsError, NotFoundError
 from unsee_core.job import AdapterRef, Concept
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterPage, AdapterQuery, AdapterStore
@@ -64,6 +65,10 @@ class AdapterLibrary:
         page = self._store.list(query)
         return dataclasses.replace(page, manifests=tuple(self._seen_from_here(m) for m in page.manifests))
 
+    def check_name_is_free(self, name: str) -> None:
+        """Raise AlreadyExistsError if an adapter has this name."""
+        self._store.check_name_is_free(name)
+
     def delete(self, name: str) -> None:
         """Delete an adapter by name; work that already uses it ends undisturbed.
 
@@ -96,6 +101,8 @@ class AdapterLibrary:
     ) -> Manifest:
         """Store an adapter that was made elsewhere, in any layout that ``adapter.from_bytes`` reads.
 
+        Without a name, one whose bytes are stored already under whatever name is answered with the stored one.
+
         Raises:
             AdapterFormatError: the bytes are no usable adapter.
             BaseMismatchError: it belongs to a model with other shapes or another tokenizer.
@@ -109,6 +116,9 @@ class AdapterLibrary:
         metadata = metadata or self._unknown_origin(factors)
         if metadata.concept is None and concept is not None:
             metadata = dataclasses.replace(metadata, concept=concept)
+        if name is None:
+            with suppress(NotFoundError):
+                return self.manifest(adapter.digest(adapter.to_bytes(factors, metadata)))
         return self.add(factors, metadata, name=name, replace=replace, labels=labels or {})
 
     def add(

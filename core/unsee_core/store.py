@@ -72,6 +72,12 @@ class AdapterStore:
                 self._remove_unused([_blob(old)])
         return manifest
 
+    def check_name_is_free(self, name: str) -> None:
+        """Raise AlreadyExistsError if an adapter has this name."""
+        old = self._digest_of(name)
+        if old is not None:
+            raise _taken(name, old)
+
     def get(self, ref: str) -> Manifest:
         """Return a manifest by name or digest; of names that share a digest, the first.
 

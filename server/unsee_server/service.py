@@ -151,6 +151,8 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
         if first is None:
             raise InvalidRequestError.of("begin", "got an empty stream, allowed a begin and then chunks")
         begin = convert.import_begin(first, max_bytes=self._ready.engine.limits.max_adapter_bytes)
+        if begin.name is not None and not begin.replace:
+            await self._read(self._library.check_name_is_free, begin.name)
         # 2. The bytes
         assembly = Assembly(begin)
         async for request in request_iterator:

@@ -1,6 +1,7 @@
 """The command line against a server that answers as told: what is shown where, statuses, interrupts."""
 
 import asyncio
+import io
 import json
 import os
 import pty
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,29 @@ def test_a_download_is_saved_as_a_whole(scripted: Server, run: Run) -> None:
     servicer.script["DownloadAdapter"] = [lambda r, c: download_parts(b"0123456789", r.offset)]
     assert run("adapters", "download", "no-cat", "-o", "a.safetensors").stdout == "a.safetensors\n"
     assert [(p.name, p.read_bytes()) for p in Path().iterdir()] == [("a.safetensors", b"0123456789")]
+
+
+def test_force_replaces_a_folder_that_holds_an_adapter_and_no_other(scripted: Server, run: Run) -> None:
+    servicer, _ = scripted
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("adapter_config.json", "new")
+        archive.writestr("adapter_model.safetensors", "new")
+    servicer.script["GetAdapter"] = [lambda r, c: adapters_pb2.GetAdapterResponse(adapter=ADAPTER)]
+    servicer.script["DownloadAdapter"] = [lambda r, c: download_parts(packed.getvalue(), r.offset, 4096)]
+    words = ("adapters", "download", "no-cat", "-o", "folder", "--format", "peft")
+    Path("folder").mkdir()
+    Path("folder/adapter_config.json").write_text("old")
+    assert "--force overwrites it" in run(*words).stderr
+    assert run(*words, "--force").stdout == "folder\n"
+    assert {p.name: p.read_text() for p in Path("folder").iterdir()} == {
+        "adapter_config.json": "new",
+        "adapter_model.safetensors": "new",
+    }
+    Path("folder/thesis.txt").write_text("mine")
+    assert "allowed a folder that holds nothing but an adapter" in run(*words, "--force").stderr
+    assert Path("folder/thesis.txt").read_text() == "mine"
+    assert [p.name for p in Path().iterdir()] == ["folder"]
 
 
 def test_an_interrupt_cancels_the_work_on_the_server(scripted: Server) -> None:

@@ -158,6 +158,18 @@ async def test_an_import_under_a_taken_name_is_refused_unless_it_replaces(
     assert (await world.stub.ImportAdapter(stream(parts))).adapter.digest == cat.digest
 
 
+async def test_a_taken_name_is_refused_before_the_bytes_come(world: World, cat: common_pb2.Adapter) -> None:
+    begin = import_parts(b"never sent", header={"name": "no-cat"})[:1]
+    assert (await refused(world.stub.ImportAdapter(stream(begin)))).code == grpc.StatusCode.ALREADY_EXISTS
+
+
+async def test_an_unnamed_import_of_stored_bytes_is_the_stored_adapter(world: World, cat: common_pb2.Adapter) -> None:
+    for layout in (common_pb2.ADAPTER_FORMAT_DIFFUSERS, common_pb2.ADAPTER_FORMAT_KOHYA):
+        _, data = await download(world, "no-cat", format=layout)
+        assert (await world.stub.ImportAdapter(stream(import_parts(data)))).adapter == cat
+    assert list((await world.stub.ListAdapters(adapters_pb2.ListAdaptersRequest())).adapters) == [cat]
+
+
 Parts = list[adapters_pb2.ImportAdapterRequest]
 
 
