@@ -7,6 +7,7 @@ Example:
     ...     adapter.save("no-cat.safetensors")
 """
 
+from unsee.adapters import AdapterInfo, BaseModel, Concept, Drift, Report
 from unsee.aio import AsyncAdapter, AsyncClient
 from unsee.client import Adapter, Client, EraseJob, GenerateJob, Job
 from unsee.errors import (
@@ -26,26 +27,11 @@ from unsee.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued, ResolvedAdapter
 from unsee.images import GeneratedImage
+from unsee.info import Limits, MethodInfo, ModelInfo, OptionInfo, ServerInfo
 from unsee.jobs import AsyncJob
-from unsee.requests import EraseOptions, GenerateOptions
-from unsee.types import (
-    AdapterInfo,
-    BaseModel,
-    Concept,
-    Drift,
-    EraseProgress,
-    GenerateProgress,
-    GenerateResult,
-    Limits,
-    MethodInfo,
-    ModelInfo,
-    OptionInfo,
-    Queued,
-    Report,
-    ResolvedAdapter,
-    ServerInfo,
-)
+from unsee.options import EraseOptions, GenerateOptions
 
 __all__ = [
     "Adapter",

@@ -11,8 +11,11 @@ import grpc
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from unsee.adapters import AdapterInfo, adapter_info
 from unsee.channel import Connection, PathInput
 from unsee.errors import Error, InvalidArgumentError, from_rpc
+from unsee.events import GenerateResult
+from unsee.info import ServerInfo, server_info
 from unsee.jobs import (
     AsyncEraseJob,
     AsyncGenerateJob,
@@ -23,18 +26,10 @@ from unsee.jobs import (
     GenerateFold,
     wait_to_retry,
 )
-from unsee.requests import EraseOptions, GenerateOptions, erase_request, generate_request, wire
+from unsee.names import FORMATS, AdapterFormat, ConceptKind
+from unsee.options import EraseOptions, GenerateOptions
+from unsee.requests import erase_request, generate_request, wire
 from unsee.transfer import Download, check_format, save_adapter, upload
-from unsee.types import (
-    FORMATS,
-    AdapterFormat,
-    AdapterInfo,
-    ConceptKind,
-    GenerateResult,
-    ServerInfo,
-    adapter_info,
-    server_info,
-)
 from unsee.v1 import adapters_pb2, cancel_pb2, erase_pb2, generate_pb2, info_pb2
 from unsee.v1.service_pb2_grpc import UnseeServiceStub
 

@@ -11,13 +11,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, Unpack
 
+from unsee.adapters import AdapterInfo
 from unsee.aio import AsyncClient
 from unsee.channel import PathInput
 from unsee.errors import Error
+from unsee.events import GenerateResult
+from unsee.info import ServerInfo
 from unsee.jobs import AsyncJob, EraseEvent, GenerateEvent
-from unsee.requests import EraseOptions, GenerateOptions
+from unsee.names import AdapterFormat, ConceptKind
+from unsee.options import EraseOptions, GenerateOptions
 from unsee.transfer import save_adapter
-from unsee.types import AdapterFormat, AdapterInfo, ConceptKind, GenerateResult, ServerInfo
 
 EventT = TypeVar("EventT")
 ResultT = TypeVar("ResultT")

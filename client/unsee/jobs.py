@@ -8,10 +8,11 @@ from typing import Generic, Protocol, TypeVar
 import grpc
 import grpc.aio
 
-from unsee import types
+from unsee import adapters, events
+from unsee.adapters import AdapterInfo
 from unsee.errors import CancelledError, DeadlineExceededError, Error, InternalError, Status, from_rpc
+from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued
 from unsee.images import GeneratedImage
-from unsee.types import AdapterInfo, EraseProgress, GenerateProgress, GenerateResult, Queued
 from unsee.v1 import erase_pb2, generate_pb2
 
 EraseEvent = Queued | EraseProgress | AdapterInfo
@@ -54,9 +55,9 @@ class EraseFold(Generic[AdapterT]):
             self._is_queued = True
             return Queued(response.queued.request_id, response.queued.position)
         if kind == "progress":
-            return types.erase_progress(response.progress)
+            return events.erase_progress(response.progress)
         if kind == "completed":
-            self.result = self._bind(types.adapter_info(response.completed.adapter))
+            self.result = self._bind(adapters.adapter_info(response.completed.adapter))
             return self.result
         return None
 
@@ -76,14 +77,14 @@ class GenerateFold:
             self._is_queued = True
             return Queued(response.queued.request_id, response.queued.position)
         if kind == "progress":
-            return types.generate_progress(response.progress)
+            return events.generate_progress(response.progress)
         if kind == "image" and response.image.index not in self._images:
-            image = types.generated_image(response.image)
+            image = events.generated_image(response.image)
             self._images[image.index] = image
             return image
         if kind == "completed":
             images = tuple(self._images[i] for i in sorted(self._images))
-            self.result = types.generate_result(response.completed, images)
+            self.result = events.generate_result(response.completed, images)
             return self.result
         return None
 

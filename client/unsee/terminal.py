@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from unsee.errors import Error
+from unsee.events import EraseProgress, GenerateProgress
 from unsee.jobs import EraseEvent, GenerateEvent
-from unsee.types import EraseProgress, GenerateProgress
 
 INTERRUPTED = 130
 out, notes = Console(), Console(stderr=True)

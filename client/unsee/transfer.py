@@ -13,8 +13,8 @@ from pathlib import Path
 
 from unsee.errors import DataLossError, InvalidArgumentError
 from unsee.images import read_file, write_file
+from unsee.names import FORMATS, AdapterFormat, ConceptKind
 from unsee.requests import wire, wire_concept
-from unsee.types import FORMATS, AdapterFormat, ConceptKind
 from unsee.v1 import adapters_pb2
 
 CHUNK_BYTES = 512 * 2**10

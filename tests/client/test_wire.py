@@ -8,8 +8,9 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from unsee import types
-from unsee.requests import EraseOptions, GenerateOptions, erase_request, generate_request
+from unsee import adapters, events, info, names
+from unsee.options import EraseOptions, GenerateOptions
+from unsee.requests import erase_request, generate_request
 from unsee.transfer import upload
 from unsee.v1 import common_pb2, erase_pb2, generate_pb2, info_pb2
 
@@ -128,12 +129,12 @@ def defaults(value: Any, path: str = "") -> Iterator[str]:
 
 
 READ: list[tuple[Any, Any, set[str]]] = [
-    (common_pb2.Adapter, types.adapter_info, set()),
-    (erase_pb2.EraseProgress, types.erase_progress, set()),
-    (generate_pb2.GenerateProgress, types.generate_progress, set()),
-    (generate_pb2.GenerateImage, types.generated_image, set()),
-    (generate_pb2.GenerateCompleted, lambda m: types.generate_result(m, ("image",)), {"scheduler_class"}),  # type: ignore[arg-type]
-    (info_pb2.GetServerInfoResponse, types.server_info, set()),
+    (common_pb2.Adapter, adapters.adapter_info, set()),
+    (erase_pb2.EraseProgress, events.erase_progress, set()),
+    (generate_pb2.GenerateProgress, events.generate_progress, set()),
+    (generate_pb2.GenerateImage, events.generated_image, set()),
+    (generate_pb2.GenerateCompleted, lambda m: events.generate_result(m, ("image",)), {"scheduler_class"}),  # type: ignore[arg-type]
+    (info_pb2.GetServerInfoResponse, info.server_info, set()),
 ]
 
 
@@ -151,13 +152,13 @@ def test_every_field_of_an_answer_is_read(kind: Any, read: Any, merged: set[str]
 @pytest.mark.parametrize(
     ("message", "dataclass"),
     [
-        (common_pb2.Concept, types.Concept),
-        (common_pb2.Drift, types.Drift),
-        (common_pb2.BaseModel, types.BaseModel),
-        (generate_pb2.ResolvedAdapter, types.ResolvedAdapter),
-        (info_pb2.ModelInfo, types.ModelInfo),
-        (info_pb2.Limits, types.Limits),
-        (info_pb2.MethodInfo, types.MethodInfo),
+        (common_pb2.Concept, adapters.Concept),
+        (common_pb2.Drift, adapters.Drift),
+        (common_pb2.BaseModel, adapters.BaseModel),
+        (generate_pb2.ResolvedAdapter, events.ResolvedAdapter),
+        (info_pb2.ModelInfo, info.ModelInfo),
+        (info_pb2.Limits, info.Limits),
+        (info_pb2.MethodInfo, info.MethodInfo),
     ],
 )
 def test_a_part_of_an_answer_has_the_same_fields_on_both_sides(message: Any, dataclass: Any) -> None:
@@ -169,10 +170,10 @@ def test_a_part_of_an_answer_has_the_same_fields_on_both_sides(message: Any, dat
 @pytest.mark.parametrize(
     ("table", "enum"),
     [
-        (types.KINDS, common_pb2.ConceptKind),
-        (types.FORMATS, common_pb2.AdapterFormat),
-        (types.IMAGE_FORMATS, generate_pb2.ImageFormat),
-        (types.SCHEDULERS, generate_pb2.Scheduler),
+        (names.KINDS, common_pb2.ConceptKind),
+        (names.FORMATS, common_pb2.AdapterFormat),
+        (names.IMAGE_FORMATS, generate_pb2.ImageFormat),
+        (names.SCHEDULERS, generate_pb2.Scheduler),
     ],
 )
 def test_every_value_of_an_enum_has_its_name(table: Mapping[str, int], enum: Any) -> None:
@@ -180,12 +181,12 @@ def test_every_value_of_an_enum_has_its_name(table: Mapping[str, int], enum: Any
 
 
 def test_answers_without_optional_parts_are_read_as_none() -> None:
-    assert types.adapter_info(common_pb2.Adapter()).report is None
-    assert types.erase_progress(erase_pb2.EraseProgress()).eta_s is None
-    report = types.adapter_info(common_pb2.Adapter(report=common_pb2.Report())).report
+    assert adapters.adapter_info(common_pb2.Adapter()).report is None
+    assert events.erase_progress(erase_pb2.EraseProgress()).eta_s is None
+    report = adapters.adapter_info(common_pb2.Adapter(report=common_pb2.Report())).report
     assert report is not None
     assert report.image_loss_before is None
 
 
 def test_a_phase_of_a_later_server_counts_as_training() -> None:
-    assert types.erase_progress(erase_pb2.EraseProgress(phase=99)).phase == "train"  # type: ignore[arg-type]
+    assert events.erase_progress(erase_pb2.EraseProgress(phase=99)).phase == "train"  # type: ignore[arg-type]

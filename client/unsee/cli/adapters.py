@@ -1,0 +1,78 @@
+"""``unsee adapters``: list, get, download, import, delete."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from unsee.cli.inputs import check_is_free, labels_of
+from unsee.cli.shown import facts, show_adapter
+from unsee.cli.where import Force, Json
+from unsee.names import AdapterFormat
+from unsee.terminal import out, print_json, reported_errors
+
+
+def list_adapters(
+    context: typer.Context,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Label it must have; may be repeated.")
+    ] = None,
+    concept: Annotated[str, typer.Option(help="Name or synonym of the concept.")] = "",
+    method: Annotated[str, typer.Option(help="Method that made it.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List the adapters, by name."""
+    with reported_errors(), context.obj.client() as client:
+        found = list(client.list_adapters(labels=labels_of(label), concept=concept, method=method))
+        if as_json:
+            print_json([facts(adapter) for adapter in found])
+            return
+        table = Table("name", "concept", "method", "rank", "bytes", "stored", "digest", box=None)
+        for a in found:
+            stored = a.create_time.strftime("%Y-%m-%d %H:%M")
+            table.add_row(a.name, a.concept.name, a.method, str(a.rank), str(a.size_bytes), stored, a.digest[:15])
+        out.print(table)
+
+
+def get(context: typer.Context, adapter: str, as_json: Json = False) -> None:
+    """Tell everything about an adapter, by name or digest."""
+    with reported_errors(), context.obj.client() as client:
+        show_adapter(client.get_adapter(adapter), as_json)
+
+
+def download(
+    context: typer.Context,
+    adapter: str,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File, or for peft a folder.")],
+    layout: Annotated[AdapterFormat, typer.Option("--format", help="Layout of the bytes.")] = "diffusers",
+    force: Force = False,
+) -> None:
+    """Save an adapter, by name or digest."""
+    with reported_errors(), context.obj.client() as client:
+        check_is_free(output, force)
+        path = client.get_adapter(adapter).save(output, layout, replace=force)
+        out.print(str(path), markup=False, highlight=False)
+
+
+def import_(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(help="A safetensors file, or a folder as peft writes it.")],
+    name: Annotated[str | None, typer.Option(help="Name of the adapter. Default: one is made up.")] = None,
+    concept: Annotated[str | None, typer.Option(help="What it erases, where it does not say itself.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with it; may be repeated.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Store an adapter that was made elsewhere."""
+    with reported_errors(), context.obj.client() as client:
+        adapter = client.import_adapter(source, name=name, replace=replace, labels=labels_of(label), concept=concept)
+        show_adapter(adapter, as_json)
+
+
+def delete(context: typer.Context, name: str) -> None:
+    """Delete an adapter, by name."""
+    with reported_errors(), context.obj.client() as client:
+        client.delete_adapter(name)

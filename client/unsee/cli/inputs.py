@@ -1,0 +1,47 @@
+"""What is typed -> what the client takes; a wrong value is an error that names its option."""
+
+from pathlib import Path
+
+from unsee.client import Client
+from unsee.errors import InvalidArgumentError
+
+
+def resolved(client: Client, text: str) -> tuple[str, float]:
+    """Return the name and the weight that ``no-cat:0.8`` or ``no-cat.safetensors`` stands for; a file is imported."""
+    if is_adapter_file(Path(text)):
+        return client.import_adapter(text).digest, 1.0
+    name, weight = text, 1.0
+    head, _, tail = text.rpartition(":")
+    if (head and not text.startswith("sha256:")) or head.startswith("sha256:"):
+        try:
+            name, weight = head, float(tail)
+        except ValueError:
+            raise InvalidArgumentError(f"--adapter: got the weight {tail!r}, allowed a number in [-2, 2]") from None
+    return client.import_adapter(name).digest if is_adapter_file(Path(name)) else name, weight
+
+
+def is_adapter_file(path: Path) -> bool:
+    """Whether a path is a file, or a folder as peft writes it; a folder of another kind may share an adapter's name."""
+    return path.is_file() or (path / "adapter_config.json").is_file()
+
+
+def check_is_free(path: Path | None, force: bool) -> None:
+    """Raise InvalidArgumentError if something is there that must not be overwritten."""
+    if path is not None and path.exists() and not force:
+        raise InvalidArgumentError(f"--output: {path} exists; --force overwrites it")
+
+
+def made_folder(path: Path) -> None:
+    """Make a folder unless it is there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidArgumentError(f"--output: {path} cannot be made: {error.strerror}") from error
+
+
+def labels_of(texts: list[str] | None) -> dict[str, str]:
+    """Return the labels that ``KEY=VALUE`` texts stand for."""
+    for text in texts or []:
+        if "=" not in text:
+            raise InvalidArgumentError(f"--label: got {text!r}, allowed KEY=VALUE")
+    return dict(text.split("=", 1) for text in texts or [])

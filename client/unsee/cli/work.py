@@ -1,0 +1,131 @@
+"""``unsee erase`` and ``unsee generate``."""
+
+import secrets
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unsee.cli.inputs import check_is_free, labels_of, made_folder, resolved
+from unsee.cli.shown import show_adapter
+from unsee.cli.where import Force, Json
+from unsee.names import ConceptKind, ImageFormat, SchedulerName
+from unsee.terminal import notes, out, print_json, reported_errors, shown_progress
+
+
+def erase(
+    context: typer.Context,
+    concept: Annotated[str, typer.Argument(help="Name of what is to be erased, as it stands in prompts.")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGES]...", help="1-16 pictures of it: PNG, JPEG or WebP.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also save the adapter here.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the adapter. Default: one is made up.")] = None,
+    synonym: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name for it; may be repeated.")
+    ] = None,
+    kind: Annotated[ConceptKind, typer.Option(help="What kind of thing it is.")] = "object",
+    anchor: Annotated[str | None, typer.Option(help="What takes its place. Default: nothing.")] = None,
+    retain: Annotated[
+        list[str] | None, typer.Option(metavar="PROMPT", help="A prompt that must stay; may be repeated.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="Method. Default: the server's.")] = None,
+    strength: Annotated[float | None, typer.Option(help="In (0, 2]. Default: the method's.")] = None,
+    rank: Annotated[int | None, typer.Option(help="1-64. Default: the method's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="1-2000. Default: the method's.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Last layers that change. Default: the method's.")] = None,
+    train_final_norm: Annotated[bool, typer.Option("--train-final-norm", help="Change the final norm too.")] = False,
+    seed: Annotated[int, typer.Option(help="Same seed and settings, same bytes.")] = 0,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with it; may be repeated.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Erase a concept and print its adapter."""
+    with reported_errors(), context.obj.client() as client:
+        check_is_free(output, force)
+        with shown_progress(f"erasing {concept}", is_quiet=as_json) as on_progress:
+            adapter = client.erase(
+                concept,
+                on_progress,
+                images=images or [],
+                name=name,
+                synonyms=synonym or [],
+                kind=kind,
+                anchor=anchor,
+                retain=retain or [],
+                method=method,
+                strength=strength,
+                rank=rank,
+                steps=steps,
+                layers=layers,
+                train_final_norm=train_final_norm,
+                seed=seed,
+                labels=labels_of(label),
+                replace=replace,
+            )
+        if output is not None:
+            adapter.save(output)
+        show_adapter(adapter, as_json)
+
+
+def generate(
+    context: typer.Context,
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures; made if missing.")] = Path(),
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:WEIGHT]", help="Name, digest, or file to import first; no-cat:0.8; may be repeated."
+        ),
+    ] = None,
+    negative_prompt: Annotated[str, typer.Option(help="What to steer away from.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Of the first picture. Default: one is drawn.")] = None,
+    steps: Annotated[int | None, typer.Option(help="1-200. Default: 25.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="0-50. Default: the server's.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels. Default: the model's size.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels. Default: the model's size.")] = None,
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="1-16.")] = 1,
+    scheduler: Annotated[SchedulerName | None, typer.Option(help="Default: the model's own.")] = None,
+    image_format: Annotated[ImageFormat, typer.Option("--format", help="Of the files.")] = "png",
+    no_metadata: Annotated[bool, typer.Option("--no-metadata", help="PNG files carry no settings.")] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Draw pictures into a folder and print their paths."""
+    with reported_errors(), context.obj.client() as client:
+        seed = secrets.randbelow(2**32) if seed is None else seed
+        for i in range(num_images):
+            check_is_free(output / f"{seed + i}.{image_format}", force)
+        made_folder(output)
+        refs = [resolved(client, text) for text in adapter or []]
+        with shown_progress(prompt, is_quiet=as_json) as on_progress:
+            result = client.generate(
+                prompt,
+                on_progress,
+                adapters=refs,
+                negative_prompt=negative_prompt,
+                seed=seed,
+                steps=steps,
+                guidance_scale=guidance_scale,
+                width=width,
+                height=height,
+                num_images=num_images,
+                scheduler=scheduler,
+                image_format=image_format,
+                no_metadata=no_metadata,
+            )
+        paths = [output / f"{image.seed}.{image.format}" for image in result.images]
+        for image, path in zip(result.images, paths, strict=True):
+            image.save(path)
+        if result.prompt_cut_off:
+            notes.print(f"beyond 77 tokens, and not drawn: {result.prompt_cut_off}", markup=False)
+        if as_json:
+            images = [{"path": str(path), "seed": image.seed} for image, path in zip(result.images, paths, strict=True)]
+            print_json({**asdict(result), "images": images})
+        else:
+            for path in paths:
+                out.print(str(path), markup=False, highlight=False)

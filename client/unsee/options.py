@@ -1,0 +1,81 @@
+"""What callers may ask besides the main thing; one place for the synchronous and the asyncio client."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypedDict
+
+from unsee.images import ImageInput
+from unsee.names import ConceptKind, ImageFormat, SchedulerName
+
+AdapterInput = str | tuple[str, float]
+
+
+class EraseOptions(TypedDict, total=False):
+    """What an erasure takes besides the concept's name; all of it may be left out.
+
+    Attributes:
+        images: 1-16 pictures of the concept, each a path, bytes or a PIL image; none where the method allows it.
+        synonyms: other names for it.
+        kind: "object" (default), "style", "person" or "brand".
+        anchor: what takes its place; None: the empty prompt. Refused by methods that have no use for one.
+        retain: prompts that must stay as they are.
+        method: by its name in ``server_info()``; None: the server's default.
+        strength: in (0, 2]; None: the method's default.
+        rank: 1-64; None: the method's default.
+        steps: 1-2000; None: the method's default.
+        seed: same seed and settings, same bytes; 0 by default.
+        name: of the adapter; None: a slug of the concept's name and eight digits of the digest.
+        replace: an adapter of this name is replaced; else that is an AlreadyExistsError.
+        labels: stored with the adapter.
+        layers: how many of the encoder's last layers change; for "few_shot_lora".
+        train_final_norm: the encoder's final norm changes too; for "few_shot_lora".
+        request_id: of the caller's own; drawn if left out.
+    """
+
+    images: Iterable[ImageInput]
+    synonyms: Sequence[str]
+    kind: ConceptKind
+    anchor: str | None
+    retain: Sequence[str]
+    method: str | None
+    strength: float | None
+    rank: int | None
+    steps: int | None
+    seed: int
+    name: str | None
+    replace: bool
+    labels: Mapping[str, str]
+    layers: int | None
+    train_final_norm: bool
+    request_id: str | None
+
+
+class GenerateOptions(TypedDict, total=False):
+    """What a generation takes besides the prompt; all of it may be left out.
+
+    Attributes:
+        negative_prompt: what to steer away from.
+        adapters: names or digests, or pairs of one and a weight in [-2, 2].
+        seed: of the first image, the next has seed + 1; drawn if left out.
+        steps: 1-200; 25 by default.
+        guidance_scale: 0-50; None: the server's default.
+        width: pixels; None: the model's own size.
+        height: as width.
+        num_images: 1-16.
+        scheduler: "ddim", "euler", "euler_ancestral", "dpm_solver_multistep", "unipc", "pndm"; None: the model's own.
+        image_format: "png" (default), "jpeg" or "webp".
+        no_metadata: PNG files carry no settings.
+        request_id: of the caller's own; drawn if left out.
+    """
+
+    negative_prompt: str
+    adapters: Sequence[AdapterInput]
+    seed: int | None
+    steps: int | None
+    guidance_scale: float | None
+    width: int | None
+    height: int | None
+    num_images: int
+    scheduler: SchedulerName | None
+    image_format: ImageFormat
+    no_metadata: bool
+    request_id: str | None
