@@ -45,9 +45,9 @@ def concept_of(name: str) -> Concept:
     return Concept(name, LOOK_SYNONYMS[name], "style")
 
 
-def client_images(name: str) -> tuple[bytes, ...]:
-    """Return the five pictures that stand for a client's."""
-    return tuple(path.read_bytes() for path in sorted((CLIENT_IMAGES / name).glob("*.png")))
+def client_images(name: str, folder: Path = CLIENT_IMAGES) -> tuple[bytes, ...]:
+    """Return the pictures that stand for a client's, five of each concept: the PNG files in its own folder."""
+    return tuple(path.read_bytes() for path in sorted((folder / name).glob("*.png")))
 
 
 def world_prompts(name: str) -> tuple[str, ...]:

@@ -18,8 +18,9 @@ from bench import judges
 from bench.drawing import MODEL
 from bench.erasing import erase_job, questions_of, world_prompts
 from bench.few_shot_report import ERASURE_SEED, Row, line, markdown, reached, read, report
+from bench.painting import Sampler
 from bench.prompts import Question
-from bench.seeing import Sampler, Seen, Share, Studio, score
+from bench.seeing import Seen, Share, Studio, score
 from bench.splits import MEASURED_LOOKS, MEASURED_OBJECTS
 from training.world import OBJECTS
 from unsee_core.conditioning import AppliedAdapter

@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.seeing import Sampler, Score, Share
+from bench.painting import Sampler
+from bench.seeing import Score, Share
 from bench.splits import MEASURED_LOOKS, MEASURED_OBJECTS
 from unsee_core.methods import few_shot_lora
 

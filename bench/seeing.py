@@ -5,30 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from PIL import Image
 
 from bench import judges
-from bench.drawing import GUIDANCE_SCALE, Images
+from bench.drawing import Images
 from bench.erasing import Questions
+from bench.painting import Model, Sampler, paint
 from bench.prompts import Question
 from training.world import OBJECTS
-from unsee_core.conditioning import AppliedAdapter, Conditioner
-from unsee_core.denoise import DenoiseRun, decode_image, denoise_step
-from unsee_core.job import GenerateJob, SchedulerName
+from unsee_core.conditioning import AppliedAdapter
 from unsee_core.pipeline import Pipeline
 
 SIDE = 64
-_BATCH = 16
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """How pictures are drawn."""
-
-    steps: int = 10
-    scheduler: SchedulerName = SchedulerName.DPM_SOLVER_MULTISTEP
-    guidance_scale: float = GUIDANCE_SCALE
 
 
 @dataclass(frozen=True)
@@ -97,40 +84,14 @@ class Studio:
             self._unedited |= zip(missing, self._drawn(missing, ()), strict=True)
         return np.stack([self._unedited[question] for question in questions])
 
-    @torch.no_grad()
     def _drawn(self, questions: Sequence[Question], adapters: Sequence[AppliedAdapter]) -> Images:
         """Return one picture for each question, ``(n, 64, 64, 3)``, drawn as the server draws."""
-        pipeline, made = self.pipeline, []
-        conditioner = Conditioner(pipeline)
-        for start in range(0, len(questions), _BATCH):
-            batch = questions[start : start + _BATCH]
-            uncond = conditioner.encode([""], adapters)
-            conds = conditioner.encode([question.text for question in batch], adapters).split(1)
-            jobs = [_job(question, self.sampler) for question in batch]
-            runs = [DenoiseRun(pipeline, job, cond, uncond) for job, cond in zip(jobs, conds, strict=True)]
-            while not runs[0].done:
-                denoise_step(pipeline, runs, max_batch=2 * _BATCH)
-            made += [_at_judges_size(decode_image(pipeline, run.latents)) for run in runs]
-        return np.stack(made)
+        return paint(Model(self.pipeline, tuple(adapters)), questions, self.sampler, side=SIDE)
 
     def _right(self, images: Images, questions: Sequence[Question], *, by_object: bool) -> tuple[bool, ...]:
         seen = (self._judge.objects if by_object else self._judge.looks)(images).names
         asked = (question.objects[0] if by_object else question.look for question in questions)
         return tuple(name == wanted for name, wanted in zip(seen, asked, strict=True))
-
-
-def _job(question: Question, sampler: Sampler) -> GenerateJob:
-    return GenerateJob(
-        prompt=question.text,
-        seed=question.seed,
-        steps=sampler.steps,
-        scheduler=sampler.scheduler,
-        guidance_scale=sampler.guidance_scale,
-    )
-
-
-def _at_judges_size(image: Image.Image) -> Images:
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from bench import judges
 from bench.drawing import MODEL
 from bench.erasing import erase_job, questions_of
 from bench.few_shot import RESULTS, erase
-from bench.seeing import Sampler, Score, Studio, score
+from bench.painting import Sampler
+from bench.seeing import Score, Studio, score
 from bench.splits import TUNING_LOOKS, TUNING_OBJECTS
 from training.world import OBJECTS
 from unsee_core.conditioning import AppliedAdapter

@@ -1,0 +1,112 @@
+"""Erasing by name of method: the project's own methods and the baselines, timed phase by phase."""
+
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bench.baselines import BASELINES
+from bench.erasing import CLIENT_IMAGES, client_images, concept_of
+from bench.painting import Model
+from unsee_core.adapter import AdapterMetadata, digest, to_bytes
+from unsee_core.answers import EraseProgress
+from unsee_core.conditioning import AppliedAdapter
+from unsee_core.images import open_image
+from unsee_core.job import EraseJob, Limits
+from unsee_core.methods import METHODS, EraseContext, Erasure, Settings, check_job
+from unsee_core.pipeline import Pipeline
+from unsee_core.report import make_report
+from unsee_core.work import library_versions
+
+ALL_METHODS = (*METHODS, *BASELINES)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A concept erased by one method.
+
+    Attributes:
+        model: what draws without the concept.
+        phase_seconds: wall clock by phase, from decoded images on, without the report.
+        size_bytes: of the adapter's file; for a baseline of the weights that it changes, in float32.
+        settings: of the method, defaults filled in.
+        report: the figures that the server stores; None for a baseline.
+    """
+
+    model: Model
+    phase_seconds: Mapping[str, float]
+    size_bytes: int
+    settings: Mapping[str, Any]
+    report: Mapping[str, Any] | None
+
+    @property
+    def seconds(self) -> float:
+        """Of all phases."""
+        return sum(self.phase_seconds.values())
+
+
+def job_of(name: str, method: str, *, images: Path = CLIENT_IMAGES, seed: int = 0) -> EraseJob:
+    """Return the erasure of a concept by its name alone, from a client's pictures, by the method's own defaults."""
+    concept = replace(concept_of(name), synonyms=())
+    return EraseJob(
+        concept=concept, images=client_images(name, images), method=method if method in METHODS else None, seed=seed
+    )
+
+
+def settings_of(pipeline: Pipeline, method: str, job: EraseJob) -> Settings:
+    """Return the settings that a method would erase with."""
+    if method in METHODS:
+        return check_job(job, pipeline)
+    return Settings(method, strength=1.0, rank=0, steps=0, options=asdict(BASELINES[method].recipe))
+
+
+def edit(pipeline: Pipeline, method: str, job: EraseJob) -> Edited:
+    """Return what ``method``, one of ``ALL_METHODS``, makes of the job; the resident model stays as it is."""
+    settings = settings_of(pipeline, method, job)
+    images = tuple(open_image(data, "images", Limits()) for data in job.images)
+    context = EraseContext(pipeline=pipeline, job=job, images=images, settings=settings)
+    if method in METHODS:
+        return _erased(context)
+    changed, seconds = timed(BASELINES[method].run(context))
+    return Edited(Model(changed.pipeline), seconds, changed.size_bytes, asdict(settings), None)
+
+
+def _erased(context: EraseContext) -> Edited:
+    erasure, seconds = timed(METHODS[context.settings.method].run(context))
+    report, _ = timed(make_report(context, erasure.factors))
+    data = to_bytes(erasure.factors, _metadata(context, erasure))
+    adapter = AppliedAdapter(digest(data), erasure.factors, 1.0)
+    model = Model(context.pipeline, (adapter,))
+    return Edited(model, seconds, len(data), asdict(context.settings), asdict(report))
+
+
+def _metadata(context: EraseContext, erasure: Erasure) -> AdapterMetadata:
+    job, settings = context.job, context.settings
+    return AdapterMetadata(
+        concept=job.concept,
+        method=settings.method,
+        strength=erasure.strength,
+        rank=erasure.factors.rank,
+        steps=settings.steps,
+        seed=job.seed,
+        settings=settings.as_text(),
+        base_model=context.pipeline.base_model,
+        versions=library_versions(),
+    )
+
+
+def timed(run: Generator[EraseProgress, None, T]) -> tuple[T, dict[str, float]]:
+    """Return what a method's steps lead to, and the seconds of each phase; those after the last step count to it."""
+    seconds: dict[str, float] = {}
+    phase, began = "prepare", time.perf_counter()
+    while True:
+        try:
+            phase = next(run).phase
+        except StopIteration as end:
+            seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - began
+            return end.value, seconds
+        now = time.perf_counter()
+        seconds[phase] = seconds.get(phase, 0.0) + now - began
+        began = now

@@ -1,0 +1,199 @@
+"""How well each method erases, and what it leaves. Run: ``python -m bench.quality --budget small``.
+
+Every cell, a concept erased by a method, is a line in ``bench/results/quality_*.jsonl``; a second run goes on from
+there, and measures again only what was measured under other settings. ``--afresh`` forgets the chosen cells first.
+Writes a table (Markdown and JSON) and a grid of pictures beside the lines.
+
+Real weights: ``--model FOLDER`` in Stable Diffusion 2's layout, ``--judge FOLDER`` of a CLIPModel, which classifies
+zero-shot, and ``--images FOLDER`` with a folder of pictures for each concept.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from bench import cells, judges
+from bench.asking import Asked, asked_of
+from bench.budgets import BUDGETS, Budget
+from bench.cells import Cell
+from bench.drawing import GUIDANCE_SCALE, MODEL
+from bench.editing import ALL_METHODS, edit, job_of, settings_of
+from bench.erasing import CLIENT_IMAGES
+from bench.eyes import ClipJudge, OwnJudge
+from bench.gallery import Gallery
+from bench.measures import measures_of, misses
+from bench.painting import Model, Sampler
+from bench.quality_grid import columns_of, grid, read_strip, save_strip
+from bench.quality_report import about, content_of, markdown
+from bench.splits import LOOK_HALVES, OBJECT_HALVES
+from unsee_core.pipeline import load_pipeline
+
+RESULTS = Path(__file__).parent / "results"
+ERASURE_SEED = 0
+IN_GRID = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run measures and where it writes."""
+
+    budget: Budget
+    methods: tuple[str, ...]
+    concepts: tuple[str, ...]
+    images: Path
+    path: Path
+
+    def asked(self, name: str) -> Asked:
+        """Return the questions of a concept's cells."""
+        return asked_of(name, self.budget.sizes(name))
+
+    def strip(self, method: str, name: str) -> Path:
+        """Return where a cell's pictures for the grid are kept."""
+        return self.path.parent / "cache" / self.path.stem / f"{name} {method}.png"
+
+    @property
+    def in_grid(self) -> tuple[str, ...]:
+        """The concepts of the grid: the first two and the last."""
+        return tuple(dict.fromkeys((*self.concepts[: IN_GRID - 1], self.concepts[-1])))
+
+
+def under(gallery: Gallery, plan: Plan, method: str, name: str) -> dict[str, Any]:
+    """Return what must be the same for a cell to be the same, as JSON reads it back."""
+    settings = asdict(settings_of(gallery.pipeline, method, job_of(name, method, images=plan.images)))
+    sizes = asdict(plan.budget.sizes(name))
+    content: dict[str, Any] = json.loads(
+        json.dumps({**asdict(gallery.conditions), "settings": settings, "sizes": sizes, "seed": ERASURE_SEED})
+    )
+    return content
+
+
+def measure(gallery: Gallery, plan: Plan, method: str, name: str) -> Cell:
+    """Return one cell: erase, draw what is asked, let the judge look, count."""
+    asked, pipeline = plan.asked(name), gallery.pipeline
+    questions = tuple(dict.fromkeys(asked.all()))
+    before = dict(zip(questions, gallery.unedited(questions), strict=True))
+    edited = edit(pipeline, method, job_of(name, method, images=plan.images, seed=ERASURE_SEED))
+    after = dict(zip(questions, gallery.seen(edited.model, questions), strict=True))
+    if name in plan.in_grid:
+        save_strip(plan.strip(method, name), gallery.paint(edited.model, columns_of(asked)))
+    return Cell(
+        method=method,
+        concept=name,
+        under=under(gallery, plan, method, name),
+        measures=measures_of(name, asked, before, after),
+        seconds=round(edited.seconds, 3),
+        phase_seconds={phase: round(seconds, 3) for phase, seconds in edited.phase_seconds.items()},
+        threads=torch.get_num_threads(),
+        size_bytes=edited.size_bytes,
+        report=edited.report,
+        misses=misses(name, asked, before, after),
+    )
+
+
+def measure_all(gallery: Gallery, plan: Plan) -> list[Cell]:
+    """Return the plan's cells, concept by concept; those that are measured already are read."""
+    known, found = cells.read(plan.path), []
+    for name in plan.concepts:
+        for method in plan.methods:
+            wanted = under(gallery, plan, method, name)
+            cell = next((cell for cell in known if cell.is_of(method, name, wanted)), None)
+            if cell is None:
+                cell = measure(gallery, plan, method, name)
+                cells.append(plan.path, cell)
+                print(line(cell), flush=True)
+            found.append(cell)
+    return found
+
+
+def line(cell: Cell) -> str:
+    """Return what a person wants to see while it runs."""
+    erased, kept = cell.measures["erased"].gone, cell.measures["retained"].kept
+    return f"{cell.concept}, {cell.method}: UA {erased.value:.0%}, IRA {kept.value:.0%}, {cell.seconds:.2f} s"
+
+
+def picture(gallery: Gallery, plan: Plan) -> Image.Image:
+    """Return the grid, with the unedited model above the methods."""
+    columns = {name: columns_of(plan.asked(name)) for name in plan.in_grid}
+    for name, questions in columns.items():
+        save_strip(plan.strip("unedited", name), gallery.paint(Model(gallery.pipeline), questions))
+    rows = ("unedited", *plan.methods)
+    paths = {(method, name): plan.strip(method, name) for method in rows for name in columns}
+    return grid(columns, rows, {key: read_strip(path) for key, path in paths.items() if path.exists()})
+
+
+def write(gallery: Gallery, plan: Plan, measured: Sequence[Cell], options: argparse.Namespace) -> None:
+    """Write table and grid."""
+    sizes = {"object": asdict(plan.budget.of_object), "look": asdict(plan.budget.of_look)}
+    told = about(budget=options.budget, half=options.half, under=gallery.conditions, sizes=sizes)
+    command = f"python -m bench.quality --budget {options.budget} --half {options.half}"
+    content = content_of(measured, command=command, about=told)
+    grid_path = plan.path.with_suffix(".png")
+    picture(gallery, plan).save(grid_path, optimize=True)
+    plan.path.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    plan.path.with_suffix(".md").write_text(markdown(content, measured, grid_path.name), encoding="utf-8")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's options; the parser ends the program where they do not fit."""
+    names = [name for halves in (OBJECT_HALVES, LOOK_HALVES) for half in halves.values() for name in half]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", choices=tuple(BUDGETS), default="small")
+    parser.add_argument("--half", choices=tuple(OBJECT_HALVES), default="held-out", help="of the concepts")
+    parser.add_argument("--methods", nargs="+", choices=ALL_METHODS, help="only these; all that the budget has")
+    parser.add_argument("--concepts", nargs="+", choices=names, help="only these; all that the budget has of the half")
+    parser.add_argument("--afresh", action="store_true", help="measure again what is measured already")
+    parser.add_argument("--model", default=str(MODEL), help="a folder in Stable Diffusion 2's layout")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    parser.add_argument(
+        "--judge", type=Path, default=judges.WEIGHTS, help="the judges' weights, or a CLIPModel's folder"
+    )
+    parser.add_argument("--images", type=Path, default=CLIENT_IMAGES, help="a folder of pictures for each concept")
+    parser.add_argument("--steps", type=int, default=10, help="of drawing a picture")
+    parser.add_argument("--guidance-scale", type=float, default=GUIDANCE_SCALE)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    if wrong := [name for name in options.concepts or () if name not in _half(options.half)]:
+        parser.error(f"--concepts: got {', '.join(wrong)}, allowed concepts of the {options.half} half")
+    return options
+
+
+def _half(half: str) -> tuple[str, ...]:
+    return (*OBJECT_HALVES[half], *LOOK_HALVES[half])  # type: ignore[index]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is not yet measured, and write table and grid."""
+    # 1. What is asked for.
+    options = parse(arguments)
+    budget = BUDGETS[options.budget]
+    stem = f"quality_{options.budget}" + ("_tuning" if options.half == "tuning" else "")
+    plan = Plan(
+        budget=budget,
+        methods=tuple(options.methods or budget.chosen(ALL_METHODS)),
+        concepts=tuple(options.concepts or budget.concepts(options.half)),
+        images=options.images,
+        path=options.results / f"{stem}.jsonl",
+    )
+    if options.afresh:
+        cells.forget(plan.path, plan.methods, plan.concepts)
+
+    # 2. Model and judge.
+    pipeline = load_pipeline(options.model, device=options.device)
+    judge = ClipJudge(options.judge) if options.judge.is_dir() else OwnJudge(options.judge)
+    sampler = Sampler(steps=options.steps, guidance_scale=options.guidance_scale, batch=32, is_mixed=True)
+    gallery = Gallery(pipeline, judge, sampler, options.results / "cache" / "unedited.jsonl")
+
+    # 3. Measure and report.
+    write(gallery, plan, measure_all(gallery, plan), options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
