@@ -1,19 +1,17 @@
 """The client for asyncio; the synchronous one runs it on an event loop of its own."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 import grpc
 import grpc.aio
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from unsee.adapters import AdapterInfo, adapter_info
 from unsee.channel import Connection, PathInput
-from unsee.errors import Error, InvalidArgumentError, from_rpc
+from unsee.errors import Error, from_rpc
 from unsee.events import GenerateResult
 from unsee.info import ServerInfo, server_info
 from unsee.jobs import (
@@ -26,9 +24,9 @@ from unsee.jobs import (
     GenerateFold,
     wait_to_retry,
 )
-from unsee.names import FORMATS, AdapterFormat, ConceptKind
-from unsee.options import EraseOptions, GenerateOptions
-from unsee.requests import erase_request, generate_request, wire
+from unsee.names import FORMATS, AdapterFormat
+from unsee.options import ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
+from unsee.requests import check_names, erase_request, generate_request, list_request, wire
 from unsee.transfer import Download, check_format, save_adapter, upload
 from unsee.v1 import adapters_pb2, cancel_pb2, erase_pb2, generate_pb2, info_pb2
 from unsee.v1.service_pb2_grpc import UnseeServiceStub
@@ -73,10 +71,8 @@ class AsyncClient:
 
     Args:
         target: ``host:port`` of the server.
-        token: bearer token; refused over plaintext to another machine.
-        tls_ca: PEM file of the authorities to trust; ``tls_cert`` and ``tls_key`` for mutual TLS; ``tls=True`` for TLS
-            with the system's authorities.
         timeout: seconds that a call other than erase and generate may take.
+        options: credentials; see ``ConnectOptions``.
 
     Raises:
         InvalidArgumentError: the arguments do not go together.
@@ -87,18 +83,9 @@ class AsyncClient:
         ...     result = await client.generate("a cat", adapters=[adapter.name])
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        token: str | None = None,
-        tls: bool = False,
-        tls_ca: PathInput | None = None,
-        tls_cert: PathInput | None = None,
-        tls_key: PathInput | None = None,
-        timeout: float = 60.0,
-    ) -> None:
-        connection = Connection(target, token, tls_ca, tls_cert, tls_key, tls)
+    def __init__(self, target: str, *, timeout: float = 60.0, **options: Unpack[ConnectOptions]) -> None:
+        check_names(options, ConnectOptions)
+        connection = Connection(target, **options)
         self._metadata = connection.metadata
         self._timeout = timeout
         self._channel = connection.open()
@@ -196,38 +183,13 @@ class AsyncClient:
         """
         await self._call(self._stub.Cancel, wire(cancel_pb2.CancelRequest, request_id=request_id))
 
-    async def list_adapters(
-        self,
-        *,
-        labels: Mapping[str, str] | None = None,
-        concept: str = "",
-        method: str = "",
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        page_size: int = 0,
-    ) -> AsyncIterator[AsyncAdapter]:
-        """Yield the adapters that meet all conditions, by name, page after page.
-
-        Args:
-            labels: that an adapter must have, with these values.
-            concept: name or synonym, compared without case.
-            method: that made it.
-            created_after: stored at or after; a datetime with a time zone.
-            created_before: stored before.
-            page_size: adapters fetched at a time; 0: the server's default.
+    async def list_adapters(self, **options: Unpack[ListOptions]) -> AsyncIterator[AsyncAdapter]:
+        """Yield the adapters that meet all conditions, by name, page after page; see ``ListOptions``.
 
         Example:
             >>> names = [adapter.name async for adapter in client.list_adapters(concept="cat")]
         """
-        request = wire(
-            adapters_pb2.ListAdaptersRequest,
-            page_size=page_size,
-            labels=labels or {},
-            concept=concept,
-            method=method,
-            created_after=_timestamp("created_after", created_after),
-            created_before=_timestamp("created_before", created_before),
-        )
+        request = list_request(options)
         while True:
             page = await self._call(self._stub.ListAdapters, request)
             for message in page.adapters:
@@ -260,27 +222,12 @@ class AsyncClient:
         """
         await self._call(self._stub.DeleteAdapter, wire(adapters_pb2.DeleteAdapterRequest, name=name))
 
-    async def import_adapter(
-        self,
-        source: PathInput | bytes,
-        *,
-        name: str | None = None,
-        replace: bool = False,
-        labels: Mapping[str, str] | None = None,
-        concept: str | None = None,
-        synonyms: Sequence[str] = (),
-        kind: ConceptKind = "object",
-    ) -> AsyncAdapter:
+    async def import_adapter(self, source: PathInput | bytes, **options: Unpack[ImportOptions]) -> AsyncAdapter:
         """Store an adapter that was made elsewhere: diffusers', kohya's or peft's layout, told from its keys.
 
         Args:
             source: a safetensors file, its bytes, or a folder as peft writes it.
-            name: None: a slug of the concept's name and eight digits of the digest.
-            replace: an adapter of this name is replaced.
-            labels: stored with it.
-            concept: what it erases, where it does not say itself.
-            synonyms: other names for that.
-            kind: what kind of thing that is.
+            options: see ``ImportOptions``.
 
         Raises:
             InvalidArgumentError: it cannot be read, or is no usable adapter.
@@ -289,10 +236,7 @@ class AsyncClient:
         Example:
             >>> adapter = await client.import_adapter("no-dog.safetensors", name="no-dog")
         """
-        parts = upload(
-            source, name=name, replace=replace, labels=labels or {}, concept=concept, synonyms=synonyms, kind=kind
-        )
-        reply = await self._call(self._stub.ImportAdapter, parts)
+        reply = await self._call(self._stub.ImportAdapter, upload(source, options))
         return self._bound(adapter_info(reply.adapter))
 
     async def download(self, adapter: str, format: AdapterFormat = "diffusers") -> bytes:
@@ -368,13 +312,3 @@ async def _finish(job: AsyncJob[E, R], on_event: Callable[[E], None] | None) -> 
         with suppress(Error):  # what ended the waiting is told, also where the server is gone
             await job.cancel()
         raise
-
-
-def _timestamp(field: str, when: datetime | None) -> Timestamp | None:
-    if when is None:
-        return None
-    if when.tzinfo is None:
-        raise InvalidArgumentError(f"{field}: got {when.isoformat()}, allowed a time with a time zone")
-    stamp = Timestamp()
-    stamp.FromDatetime(when)
-    return stamp

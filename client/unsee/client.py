@@ -3,11 +3,10 @@
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, Unpack
 
@@ -18,8 +17,8 @@ from unsee.errors import Error
 from unsee.events import GenerateResult
 from unsee.info import ServerInfo
 from unsee.jobs import AsyncJob, EraseEvent, GenerateEvent
-from unsee.names import AdapterFormat, ConceptKind
-from unsee.options import EraseOptions, GenerateOptions
+from unsee.names import AdapterFormat
+from unsee.options import ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
 from unsee.transfer import save_adapter
 
 EventT = TypeVar("EventT")
@@ -119,27 +118,13 @@ class Client:
         ...     client.generate("a cat", adapters=[adapter.name])[0].save("cat.png")
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        token: str | None = None,
-        tls: bool = False,
-        tls_ca: PathInput | None = None,
-        tls_cert: PathInput | None = None,
-        tls_key: PathInput | None = None,
-        timeout: float = 60.0,
-    ) -> None:
+    def __init__(self, target: str, *, timeout: float = 60.0, **options: Unpack[ConnectOptions]) -> None:
         self._process = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="unsee-client", daemon=True)
         self._thread.start()
         try:
-            self._async = self._run(
-                _opened(
-                    target, token=token, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, timeout=timeout
-                )
-            )
+            self._async = self._run(_opened(target, timeout, options))
         except BaseException:
             self._stop()
             raise
@@ -236,30 +221,14 @@ class Client:
         """
         self._run(self._async.cancel(request_id))
 
-    def list_adapters(
-        self,
-        *,
-        labels: Mapping[str, str] | None = None,
-        concept: str = "",
-        method: str = "",
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        page_size: int = 0,
-    ) -> Iterator[Adapter]:
-        """Yield the adapters that meet all conditions, by name; conditions as in ``AsyncClient.list_adapters``.
+    def list_adapters(self, **options: Unpack[ListOptions]) -> Iterator[Adapter]:
+        """Yield the adapters that meet all conditions, by name; see ``ListOptions``.
 
         Example:
             >>> [adapter.name for adapter in client.list_adapters(labels={"team": "legal"})]
             ['no-cat', 'no-dog']
         """
-        adapters = self._async.list_adapters(
-            labels=labels,
-            concept=concept,
-            method=method,
-            created_after=created_after,
-            created_before=created_before,
-            page_size=page_size,
-        )
+        adapters = self._async.list_adapters(**options)
         while (adapter := self._run(_next(adapters))) is not None:
             yield self._bound(adapter)
 
@@ -286,26 +255,13 @@ class Client:
         """
         self._run(self._async.delete_adapter(name))
 
-    def import_adapter(
-        self,
-        source: PathInput | bytes,
-        *,
-        name: str | None = None,
-        replace: bool = False,
-        labels: Mapping[str, str] | None = None,
-        concept: str | None = None,
-        synonyms: Sequence[str] = (),
-        kind: ConceptKind = "object",
-    ) -> Adapter:
-        """Store an adapter that was made elsewhere; arguments and errors as in ``AsyncClient.import_adapter``.
+    def import_adapter(self, source: PathInput | bytes, **options: Unpack[ImportOptions]) -> Adapter:
+        """Store an adapter that was made elsewhere; see ``ImportOptions``, and ``AsyncClient`` for errors.
 
         Example:
             >>> adapter = client.import_adapter("no-dog.safetensors", name="no-dog")
         """
-        imported = self._async.import_adapter(
-            source, name=name, replace=replace, labels=labels, concept=concept, synonyms=synonyms, kind=kind
-        )
-        return self._bound(self._run(imported))
+        return self._bound(self._run(self._async.import_adapter(source, **options)))
 
     def download(self, adapter: str, format: AdapterFormat = "diffusers") -> bytes:
         """Return an adapter's bytes in a layout, checked; where the stream breaks, it goes on from there.
@@ -359,8 +315,8 @@ class Client:
         return Adapter(**{name: getattr(info, name) for name in AdapterInfo.__dataclass_fields__}, _client=self)
 
 
-async def _opened(target: str, **arguments: Any) -> AsyncClient:
-    return AsyncClient(target, **arguments)
+async def _opened(target: str, timeout: float, options: ConnectOptions) -> AsyncClient:  # noqa: ASYNC109 -- of calls
+    return AsyncClient(target, timeout=timeout, **options)
 
 
 async def _ended(client: AsyncClient) -> None:

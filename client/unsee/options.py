@@ -1,6 +1,8 @@
 """What callers may ask besides the main thing; one place for the synchronous and the asyncio client."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from os import PathLike
 from typing import TypedDict
 
 from unsee.images import ImageInput
@@ -79,3 +81,61 @@ class GenerateOptions(TypedDict, total=False):
     image_format: ImageFormat
     no_metadata: bool
     request_id: str | None
+
+
+class ListOptions(TypedDict, total=False):
+    """Conditions that listed adapters meet, all of them; each may be left out.
+
+    Attributes:
+        labels: that an adapter must have, with these values.
+        concept: name or synonym, compared without case.
+        method: that made it.
+        created_after: stored at or after; a datetime with a time zone.
+        created_before: stored before.
+        page_size: adapters fetched at a time; 0: the server's default.
+    """
+
+    labels: Mapping[str, str] | None
+    concept: str
+    method: str
+    created_after: datetime | None
+    created_before: datetime | None
+    page_size: int
+
+
+class ImportOptions(TypedDict, total=False):
+    """What an import takes besides the adapter; all of it may be left out.
+
+    Attributes:
+        name: None: a slug of the concept's name and eight digits of the digest; bytes that are stored keep their name.
+        replace: an adapter of this name is replaced.
+        labels: stored with it.
+        concept: what it erases, where it does not say itself.
+        synonyms: other names for that.
+        kind: what kind of thing that is; "object" by default.
+    """
+
+    name: str | None
+    replace: bool
+    labels: Mapping[str, str] | None
+    concept: str | None
+    synonyms: Sequence[str]
+    kind: ConceptKind
+
+
+class ConnectOptions(TypedDict, total=False):
+    """How the server is reached besides its address; all of it may be left out.
+
+    Attributes:
+        token: bearer token; refused over plaintext to another machine.
+        tls: True: TLS with the system's authorities.
+        tls_ca: PEM file of the authorities to trust; switches TLS on.
+        tls_cert: PEM file of the client's own certificate, for mutual TLS.
+        tls_key: PEM file of its key.
+    """
+
+    token: str | None
+    tls: bool
+    tls_ca: str | PathLike[str] | None
+    tls_cert: str | PathLike[str] | None
+    tls_key: str | PathLike[str] | None

@@ -3,14 +3,17 @@
 import secrets
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from os import PathLike
 from typing import Any, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from unsee.errors import InvalidArgumentError
 from unsee.images import image_bytes
 from unsee.names import IMAGE_FORMATS, KINDS, SCHEDULERS, ConceptKind
-from unsee.options import AdapterInput, EraseOptions, GenerateOptions
-from unsee.v1 import common_pb2, erase_pb2, generate_pb2
+from unsee.options import AdapterInput, EraseOptions, GenerateOptions, ListOptions
+from unsee.v1 import adapters_pb2, common_pb2, erase_pb2, generate_pb2
 
 Name = TypeVar("Name", bound=str)
 Number = TypeVar("Number")
@@ -25,7 +28,7 @@ def erase_request(concept: str, options: EraseOptions) -> erase_pb2.EraseRequest
         InvalidArgumentError: an image cannot be read, or a value does not fit the wire.
         TypeError: there is no such option.
     """
-    _check_names(options, EraseOptions)
+    check_names(options, EraseOptions)
     layers, train_final_norm = options.get("layers"), options.get("train_final_norm", False)
     few_shot = None
     if layers is not None or train_final_norm:
@@ -57,7 +60,7 @@ def generate_request(prompt: str, options: GenerateOptions) -> generate_pb2.Gene
         InvalidArgumentError: a value does not fit the wire.
         TypeError: there is no such option.
     """
-    _check_names(options, GenerateOptions)
+    check_names(options, GenerateOptions)
     seed, scheduler = options.get("seed"), options.get("scheduler")
     return wire(
         generate_pb2.GenerateRequest,
@@ -74,6 +77,25 @@ def generate_request(prompt: str, options: GenerateOptions) -> generate_pb2.Gene
         image_format=choice(IMAGE_FORMATS, "image_format", options.get("image_format", "png")),
         no_metadata=options.get("no_metadata", False),
         request_id=options.get("request_id") or str(uuid.uuid4()),
+    )
+
+
+def list_request(options: ListOptions) -> adapters_pb2.ListAdaptersRequest:
+    """Return the message for the first page of a list.
+
+    Raises:
+        InvalidArgumentError: a value does not fit the wire.
+        TypeError: there is no such option.
+    """
+    check_names(options, ListOptions)
+    return wire(
+        adapters_pb2.ListAdaptersRequest,
+        page_size=options.get("page_size", 0),
+        labels=options.get("labels") or {},
+        concept=options.get("concept", ""),
+        method=options.get("method", ""),
+        created_after=_timestamp("created_after", options.get("created_after")),
+        created_before=_timestamp("created_before", options.get("created_before")),
     )
 
 
@@ -136,7 +158,18 @@ def _adapter_ref(adapter: AdapterInput) -> generate_pb2.AdapterRef:
     raise InvalidArgumentError(f"adapters: got {adapter!r}, allowed a name, a digest, or a pair of one and a weight")
 
 
-def _check_names(options: Mapping[str, Any], allowed: type) -> None:
+def check_names(options: Mapping[str, Any], allowed: type) -> None:
+    """Raise TypeError if there is an option that is not allowed."""
     unknown = options.keys() - allowed.__annotations__.keys()
     if unknown:
         raise TypeError(f"got the option {min(unknown)!r}, allowed {', '.join(allowed.__annotations__)}")
+
+
+def _timestamp(field: str, when: datetime | None) -> Timestamp | None:
+    if when is None:
+        return None
+    if when.tzinfo is None:
+        raise InvalidArgumentError(f"{field}: got {when.isoformat()}, allowed a time with a time zone")
+    stamp = Timestamp()
+    stamp.FromDatetime(when)
+    return stamp

@@ -6,15 +6,16 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 from unsee.errors import DataLossError, InvalidArgumentError
 from unsee.images import read_file, write_file
-from unsee.names import FORMATS, AdapterFormat, ConceptKind
-from unsee.requests import wire, wire_concept
+from unsee.names import FORMATS, AdapterFormat
+from unsee.options import ImportOptions
+from unsee.requests import check_names, wire, wire_concept
 from unsee.v1 import adapters_pb2
 
 CHUNK_BYTES = 512 * 2**10
@@ -57,39 +58,30 @@ class Download:
 
 
 def upload(
-    source: str | os.PathLike[str] | bytes,
-    *,
-    name: str | None,
-    replace: bool,
-    labels: Mapping[str, str],
-    concept: str | None,
-    synonyms: Sequence[str],
-    kind: ConceptKind,
+    source: str | os.PathLike[str] | bytes, options: ImportOptions
 ) -> Iterator[adapters_pb2.ImportAdapterRequest]:
     """Return the parts of an import, the source read and everything checked.
 
     Args:
         source: a safetensors file, bytes of one, or a folder as peft writes it.
-        name: None: the server draws one.
-        replace: an adapter of this name is replaced.
-        labels: stored with it.
-        concept: what it erases, where it does not say itself.
-        synonyms: other names for that.
-        kind: what kind of thing that is.
+        options: what else it takes.
 
     Raises:
         InvalidArgumentError: it cannot be read, or a value does not fit the wire.
+        TypeError: there is no such option.
     """
+    check_names(options, ImportOptions)
+    concept, synonyms = options.get("concept"), options.get("synonyms", ())
     if concept is None and synonyms:
         raise InvalidArgumentError(f"synonyms: got {synonyms!r} without a concept, allowed with one")
     data = source if isinstance(source, bytes) else _read_adapter(Path(source))
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     begin = wire(
         adapters_pb2.ImportAdapterBegin,
-        header=wire(adapters_pb2.AdapterHeader, name=name, size_bytes=len(data), sha256=digest),
-        replace=replace,
-        labels=labels,
-        concept=None if concept is None else wire_concept(concept, synonyms, kind),
+        header=wire(adapters_pb2.AdapterHeader, name=options.get("name"), size_bytes=len(data), sha256=digest),
+        replace=options.get("replace", False),
+        labels=options.get("labels") or {},
+        concept=None if concept is None else wire_concept(concept, synonyms, options.get("kind", "object")),
     )
     return chain([adapters_pb2.ImportAdapterRequest(begin=begin)], _chunks(data))
 

@@ -2,15 +2,17 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+import unsee
 from unsee import adapters, events, info, names
-from unsee.options import EraseOptions, GenerateOptions
-from unsee.requests import erase_request, generate_request
+from unsee.options import EraseOptions, GenerateOptions, ImportOptions, ListOptions
+from unsee.requests import erase_request, generate_request, list_request
 from unsee.transfer import upload
 from unsee.v1 import common_pb2, erase_pb2, generate_pb2, info_pb2
 
@@ -48,6 +50,29 @@ GENERATE: GenerateOptions = {
 }
 
 
+def test_every_condition_of_a_list_reaches_the_wire() -> None:
+    options: ListOptions = {
+        "labels": {"a": "b"},
+        "concept": "cat",
+        "method": "sdd",
+        "created_after": datetime.fromtimestamp(1, UTC),
+        "created_before": datetime.fromtimestamp(2, UTC),
+        "page_size": 3,
+    }
+    assert options.keys() == ListOptions.__annotations__.keys()
+    assert list(unset_fields(list_request(options))) == ["page_token"]
+
+
+def test_an_option_that_is_not_there_is_refused() -> None:
+    for call in (
+        lambda: unsee.AsyncClient("127.0.0.1:1", tokn="x"),  # type: ignore[call-arg]
+        lambda: upload(b"x", {"nam": "x"}),  # type: ignore[typeddict-unknown-key]
+        lambda: list_request({"methd": "x"}),  # type: ignore[typeddict-unknown-key]
+    ):
+        with pytest.raises(TypeError, match="allowed"):
+            call()
+
+
 def unset_fields(message: Message, path: str = "") -> Iterator[str]:
     """Yield the path of each field that a message leaves out."""
     given = {field.name: value for field, value in message.ListFields()}
@@ -76,8 +101,16 @@ def test_every_option_of_a_generation_reaches_the_wire() -> None:
 
 
 def test_every_argument_of_an_import_reaches_the_wire() -> None:
-    parts = upload(b"x", name="a", replace=True, labels={"a": "b"}, concept="cat", synonyms=["kitten"], kind="brand")
-    begin, chunk = parts
+    options: ImportOptions = {
+        "name": "a",
+        "replace": True,
+        "labels": {"a": "b"},
+        "concept": "cat",
+        "synonyms": ["kitten"],
+        "kind": "brand",
+    }
+    assert options.keys() == ImportOptions.__annotations__.keys()
+    begin, chunk = upload(b"x", options)
     assert list(unset_fields(begin)) == ["begin.header.format", "chunk"]  # the server tells the layout from the keys
     assert list(unset_fields(chunk)) == ["begin", "chunk.offset"]
 
