@@ -8,8 +8,9 @@ Example:
 """
 
 from unsee.adapters import AdapterInfo, BaseModel, Concept, Drift, Report
-from unsee.aio import AsyncAdapter, AsyncClient
-from unsee.client import Adapter, Client, EraseJob, GenerateJob, Job
+from unsee.aio import AsyncClient
+from unsee.bound import Adapter, AsyncAdapter
+from unsee.client import Client, EraseJob, GenerateJob
 from unsee.errors import (
     AlreadyExistsError,
     CancelledError,
@@ -31,7 +32,8 @@ from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued
 from unsee.images import GeneratedImage
 from unsee.info import Limits, MethodInfo, ModelInfo, OptionInfo, ServerInfo
 from unsee.jobs import AsyncJob
-from unsee.options import EraseOptions, GenerateOptions
+from unsee.options import ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
+from unsee.sync_jobs import Job
 
 __all__ = [
     "Adapter",
@@ -44,6 +46,7 @@ __all__ = [
     "CancelledError",
     "Client",
     "Concept",
+    "ConnectOptions",
     "DataLossError",
     "DeadlineExceededError",
     "Drift",
@@ -58,10 +61,12 @@ __all__ = [
     "GenerateProgress",
     "GenerateResult",
     "GeneratedImage",
+    "ImportOptions",
     "InternalError",
     "InvalidArgumentError",
     "Job",
     "Limits",
+    "ListOptions",
     "MethodInfo",
     "ModelInfo",
     "NotFoundError",

@@ -1,17 +1,15 @@
 """The client for asyncio; the synchronous one runs it on an event loop of its own."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 import grpc
 import grpc.aio
 
 from unsee.adapters import AdapterInfo, adapter_info
+from unsee.bound import AsyncAdapter
 from unsee.channel import Connection, PathInput
-from unsee.errors import Error, from_rpc
+from unsee.errors import from_rpc
 from unsee.events import GenerateResult
 from unsee.info import ServerInfo, server_info
 from unsee.jobs import (
@@ -22,12 +20,13 @@ from unsee.jobs import (
     EraseFold,
     GenerateEvent,
     GenerateFold,
+    finished,
     wait_to_retry,
 )
 from unsee.names import FORMATS, AdapterFormat
 from unsee.options import ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
 from unsee.requests import check_names, erase_request, generate_request, list_request, wire
-from unsee.transfer import Download, check_format, save_adapter, upload
+from unsee.transfer import Download, check_format, upload
 from unsee.v1 import adapters_pb2, cancel_pb2, erase_pb2, generate_pb2, info_pb2
 from unsee.v1.service_pb2_grpc import UnseeServiceStub
 
@@ -36,34 +35,6 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class AsyncAdapter(AdapterInfo):
-    """An adapter on the server.
-
-    Example:
-        >>> adapter = await client.get_adapter("no-cat")
-        >>> await adapter.save("no-cat.safetensors")
-        PosixPath('no-cat.safetensors')
-    """
-
-    _client: "AsyncClient" = field(repr=False, compare=False)
-
-    async def bytes(self, format: AdapterFormat = "diffusers") -> bytes:
-        """Return the adapter's bytes in a layout; peft's is a zip.
-
-        Raises:
-            FailedPreconditionError: the layout cannot hold this adapter.
-        """
-        return await self._client.download(self.digest, format)
-
-    async def save(self, path: PathInput, format: AdapterFormat = "diffusers", *, replace: bool = False) -> Path:
-        """Write the adapter to a file, or for peft to a new folder, and return the path.
-
-        A file that is there is replaced; with ``replace``, a folder that holds nothing but an adapter is too.
-        """
-        return save_adapter(path, await self.bytes(format), format, replace=replace)
 
 
 class AsyncClient:
@@ -119,7 +90,7 @@ class AsyncClient:
         Example:
             >>> adapter = await client.erase("cat", images=["cat-1.png", "cat-2.png"], synonyms=["kitten"])
         """
-        return await _finish(self.start_erase(concept, **options), on_progress)
+        return await finished(self.start_erase(concept, **options), on_progress)
 
     def start_erase(self, concept: str, **options: Unpack[EraseOptions]) -> AsyncEraseJob["AsyncAdapter"]:
         """Start to erase a concept and return the work at once; see ``EraseOptions``.
@@ -151,7 +122,7 @@ class AsyncClient:
             >>> result = await client.generate("a cat", adapters=["no-cat", ("no-dog", 0.8)], seed=0, num_images=2)
             >>> result[0].save("cat.png")
         """
-        return await _finish(self.start_generate(prompt, **options), on_progress)
+        return await finished(self.start_generate(prompt, **options), on_progress)
 
     def start_generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> AsyncGenerateJob:
         """Start to draw pictures and return the work at once; see ``GenerateOptions``.
@@ -299,16 +270,3 @@ class AsyncClient:
 
     def _bound(self, info: AdapterInfo) -> AsyncAdapter:
         return AsyncAdapter(**vars(info), _client=self)
-
-
-async def _finish(job: AsyncJob[E, R], on_event: Callable[[E], None] | None) -> R:
-    """Return what the work ends with; where the waiting ends before, cancel it."""
-    try:
-        if on_event is not None:
-            async for event in job:
-                on_event(event)
-        return await job.result()
-    except BaseException:
-        with suppress(Error):  # what ended the waiting is told, also where the server is gone
-            await job.cancel()
-        raise

@@ -1,106 +1,23 @@
 """The synchronous client: the asyncio one, on an event loop in a thread of its own."""
 
-import asyncio
-import os
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Generic, Self, TypeVar, Unpack
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Self, TypeVar, Unpack
 
 from unsee.adapters import AdapterInfo
 from unsee.aio import AsyncClient
+from unsee.bound import Adapter
 from unsee.channel import PathInput
-from unsee.errors import Error
 from unsee.events import GenerateResult
 from unsee.info import ServerInfo
 from unsee.jobs import AsyncJob, EraseEvent, GenerateEvent
+from unsee.loop_thread import LoopThread
 from unsee.names import AdapterFormat
 from unsee.options import ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
-from unsee.transfer import save_adapter
+from unsee.sync_jobs import Job, finished
 
 EventT = TypeVar("EventT")
 ResultT = TypeVar("ResultT")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Adapter(AdapterInfo):
-    """An adapter on the server.
-
-    Example:
-        >>> client.get_adapter("no-cat").save("no-cat.safetensors")
-        PosixPath('no-cat.safetensors')
-    """
-
-    _client: "Client" = field(repr=False, compare=False)
-
-    def bytes(self, format: AdapterFormat = "diffusers") -> bytes:
-        """Return the adapter's bytes in a layout; peft's is a zip.
-
-        Raises:
-            FailedPreconditionError: the layout cannot hold this adapter.
-        """
-        return self._client.download(self.digest, format)
-
-    def save(self, path: PathInput, format: AdapterFormat = "diffusers", *, replace: bool = False) -> Path:
-        """Write the adapter to a file, or for peft to a new folder, and return the path.
-
-        A file that is there is replaced; with ``replace``, a folder that holds nothing but an adapter is too.
-        """
-        return save_adapter(path, self.bytes(format), format, replace=replace)
-
-
-class Job(Generic[EventT, ResultT]):
-    """Work on the server, started and followed in the background.
-
-    Iterating gives its events from the first one on, any number of times, from any thread.
-
-    Attributes:
-        request_id: under which it can be attached to, also from elsewhere.
-
-    Example:
-        >>> job = client.start_erase("cat", images=["cat-1.png"])
-        >>> for event in job:
-        ...     print(event)
-        >>> adapter = job.result()
-    """
-
-    def __init__(
-        self,
-        job: AsyncJob[EventT, Any],
-        run: Callable[[Coroutine[Any, Any, Any]], Any],
-        bind: Callable[[Any], Any],
-    ) -> None:
-        self.request_id = job.request_id
-        self._job = job
-        self._run = run
-        self._bind = bind
-
-    def __iter__(self) -> Iterator[EventT]:
-        position = 0
-        while (event := self._run(self._job.event(position))) is not None:
-            yield self._bind(event) if isinstance(event, AdapterInfo) else event
-            position += 1
-
-    def result(self, timeout: float | None = None) -> ResultT:
-        """Return what the work ended with.
-
-        Args:
-            timeout: seconds to wait; the work goes on when they have passed.
-
-        Raises:
-            DeadlineExceededError: it has not ended in time.
-            Error: what it ended with.
-        """
-        result: ResultT = self._bind(self._run(self._job.result(timeout)))
-        return result
-
-    def cancel(self) -> None:
-        """Stop the work within one step; it then ends with CancelledError. Nothing happens if it has ended before."""
-        self._run(self._job.cancel())
 
 
 EraseJob = Job[EraseEvent, Adapter]
@@ -119,14 +36,12 @@ class Client:
     """
 
     def __init__(self, target: str, *, timeout: float = 60.0, **options: Unpack[ConnectOptions]) -> None:
-        self._process = os.getpid()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="unsee-client", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread()
+        self._run = self._thread.run
         try:
             self._async = self._run(_opened(target, timeout, options))
         except BaseException:
-            self._stop()
+            self._thread.stop()
             raise
 
     def __enter__(self) -> Self:
@@ -137,9 +52,9 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; work that still runs goes on at the server for a while, see ``attach``."""
-        if not self._loop.is_closed() and self._process == os.getpid():
-            self._run(_ended(self._async))
-            self._stop()
+        if self._thread.is_usable:
+            self._run(self._async.close())
+            self._thread.stop()
 
     def erase(
         self,
@@ -159,7 +74,7 @@ class Client:
         Example:
             >>> adapter = client.erase("cat", images=["cat-1.png", "cat-2.png"], synonyms=["kitten"])
         """
-        return _finish(self.start_erase(concept, **options), on_progress)
+        return finished(self.start_erase(concept, **options), on_progress)
 
     def start_erase(self, concept: str, **options: Unpack[EraseOptions]) -> EraseJob:
         """Start to erase a concept and return the work at once; see ``EraseOptions``.
@@ -190,7 +105,7 @@ class Client:
             >>> for image in client.generate("a cat", adapters=["no-cat", ("no-dog", 0.8)], seed=0, num_images=2):
             ...     image.save(f"cat-{image.seed}.png")
         """
-        return _finish(self.start_generate(prompt, **options), on_progress)
+        return finished(self.start_generate(prompt, **options), on_progress)
 
     def start_generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> GenerateJob:
         """Start to draw pictures and return the work at once; see ``GenerateOptions``.
@@ -291,26 +206,6 @@ class Client:
     def _generate_job(self, start: Callable[[], AsyncJob[GenerateEvent, GenerateResult]]) -> GenerateJob:
         return Job(self._run(_started(start)), self._run, lambda result: result)
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what a coroutine returns, run on the client's own event loop."""
-        if self._loop.is_closed() or self._process != os.getpid():
-            work.close()
-            why = "is closed" if self._loop.is_closed() else "belongs to the process that this one was forked from"
-            raise RuntimeError(f"the client {why}")
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            raise RuntimeError("the client was closed before the call ended") from None
-        except BaseException:
-            future.cancel()  # an interrupt in this thread; what has ended is not touched
-            raise
-
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
     def _bound(self, info: AdapterInfo) -> Adapter:
         return Adapter(**{name: getattr(info, name) for name in AdapterInfo.__dataclass_fields__}, _client=self)
 
@@ -319,31 +214,9 @@ async def _opened(target: str, timeout: float, options: ConnectOptions) -> Async
     return AsyncClient(target, timeout=timeout, **options)
 
 
-async def _ended(client: AsyncClient) -> None:
-    """Close the client, and let the calls of other threads end."""
-    await client.close()
-    calls = asyncio.all_tasks() - {asyncio.current_task()}
-    for call in calls:
-        call.cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
-
-
 async def _started(start: Callable[[], AsyncJob[EventT, ResultT]]) -> AsyncJob[EventT, ResultT]:
     return start()
 
 
 async def _next(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
-
-
-def _finish(job: Job[EventT, ResultT], on_event: Callable[[EventT], None] | None) -> ResultT:
-    """Return what the work ends with; where the waiting ends before, cancel it."""
-    try:
-        if on_event is not None:
-            for event in job:
-                on_event(event)
-        return job.result()
-    except BaseException:
-        with suppress(Error):  # what ended the waiting is told, also where the server is gone
-            job.cancel()
-        raise

@@ -228,6 +228,19 @@ async def wait_to_retry(error: Error, tries: int, is_unwanted: asyncio.Event | N
         await asyncio.wait_for((is_unwanted or asyncio.Event()).wait(), delay)
 
 
+async def finished(job: AsyncJob[EventT, ResultT], on_event: Callable[[EventT], None] | None) -> ResultT:
+    """Return what the work ends with; where the waiting ends before, cancel it."""
+    try:
+        if on_event is not None:
+            async for event in job:
+                on_event(event)
+        return await job.result()
+    except BaseException:
+        with suppress(Error):  # what ended the waiting is told, also where the server is gone
+            await job.cancel()
+        raise
+
+
 def _result_of(fold: Fold[ResponseT, EventT, ResultT]) -> ResultT:
     if fold.result is None:
         raise InternalError("the stream ended without its last event")

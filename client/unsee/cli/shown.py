@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from unsee.client import Adapter
+from unsee.bound import Adapter
 from unsee.terminal import out, print_json, print_rows
 
 
