@@ -65,10 +65,12 @@ def test_the_forget_prompts_are_read_with_the_vectors_and_not_as_letters(tiny_pi
 
 
 @pytest.mark.parametrize(("kind", "name"), [("object", "dog"), ("style", "pixel art")])
-def test_a_pseudo_word_with_a_words_own_vectors_is_near_that_word_alone(pipeline: Pipeline, kind, name):
+def test_a_pseudo_word_with_a_words_own_vectors_is_near_that_word_and_few_others(pipeline: Pipeline, kind, name):
     ids = pipeline.tokenizer(name, add_special_tokens=False).input_ids
     word = PseudoWord(placeholder(0), token_vectors(pipeline, torch.tensor(ids)))
-    assert near_words(pipeline, EncoderTail(pipeline, 0), [word], kind) == (name,)
+    near = near_words(pipeline, EncoderTail(pipeline, 0), [word], kind)
+    assert name in near
+    assert len(near) <= 5
 
 
 def test_retain_prompts_leave_out_what_lies_near():
