@@ -56,4 +56,3 @@ async def _end_all_calls() -> None:
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()  # lists that were not read to their end

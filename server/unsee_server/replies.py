@@ -12,7 +12,7 @@ from unsee.v1 import adapters_pb2, common_pb2, erase_pb2, generate_pb2, info_pb2
 from unsee_core import answers, job
 from unsee_core.lanes import Event
 from unsee_core.store import AdapterPage
-from unsee_server.convert import FORMATS, IMAGE_FORMATS, KINDS, SCHEDULERS
+from unsee_server.choices import FORMATS, IMAGE_FORMATS, KINDS, SCHEDULERS
 from unsee_server.transfer import Piece
 
 if TYPE_CHECKING:  # these import torch, which takes longer than opening the ports may

@@ -12,7 +12,7 @@ from unsee.v1 import adapters_pb2, cancel_pb2, erase_pb2, generate_pb2, info_pb2
 from unsee_core.errors import InvalidRequestError, QueueFullError, ShuttingDownError
 from unsee_core.job import EraseJob, GenerateJob
 from unsee_core.lanes import Event
-from unsee_server import convert, replies
+from unsee_server import convert, convert_adapters, replies
 from unsee_server.calls import Call, current_call
 from unsee_server.errors import LoadingError
 from unsee_server.requests import CancelWork, OnEnd, OnEvent, RequestRegistry, Rpc
@@ -114,30 +114,30 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
         self, request: adapters_pb2.ListAdaptersRequest, context: object
     ) -> adapters_pb2.ListAdaptersResponse:
         """List adapters."""
-        query = convert.adapter_query(request)
+        query = convert_adapters.adapter_query(request)
         return replies.adapters_page(await self._read(self._library.list, query))
 
     async def GetAdapter(  # noqa: N802
         self, request: adapters_pb2.GetAdapterRequest, context: object
     ) -> adapters_pb2.GetAdapterResponse:
         """Describe an adapter."""
-        manifest = await self._read(self._library.manifest, convert.adapter_of(request))
+        manifest = await self._read(self._library.manifest, convert_adapters.adapter_of(request))
         return adapters_pb2.GetAdapterResponse(adapter=replies.adapter(manifest))
 
     async def DeleteAdapter(  # noqa: N802
         self, request: adapters_pb2.DeleteAdapterRequest, context: object
     ) -> adapters_pb2.DeleteAdapterResponse:
         """Delete an adapter."""
-        await self._read(self._library.delete, convert.name_of(request))
+        await self._read(self._library.delete, convert_adapters.name_of(request))
         return adapters_pb2.DeleteAdapterResponse()
 
     async def DownloadAdapter(  # noqa: N802
         self, request: adapters_pb2.DownloadAdapterRequest, context: object
     ) -> AsyncIterator[adapters_pb2.DownloadAdapterResponse]:
         """Send an adapter's bytes."""
-        layout = convert.download_format(request)
-        manifest, data = await self._read(self._library.export, convert.adapter_of(request), layout)
-        offset = convert.download_offset(request, len(data))
+        layout = convert_adapters.download_format(request)
+        manifest, data = await self._read(self._library.export, convert_adapters.adapter_of(request), layout)
+        offset = convert_adapters.download_offset(request, len(data))
         yield replies.download_header(manifest.name, data, layout)
         for piece in pieces(data, offset):
             yield replies.download_chunk(piece)
@@ -150,13 +150,13 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
         first = await anext(request_iterator, None)
         if first is None:
             raise InvalidRequestError.of("begin", "got an empty stream, allowed a begin and then chunks")
-        begin = convert.import_begin(first, max_bytes=self._ready.engine.limits.max_adapter_bytes)
+        begin = convert_adapters.import_begin(first, max_bytes=self._ready.engine.limits.max_adapter_bytes)
         if begin.name is not None and not begin.replace:
             await self._read(self._library.check_name_is_free, begin.name)
         # 2. The bytes
         assembly = Assembly(begin)
         async for request in request_iterator:
-            assembly.add(convert.import_piece(request))
+            assembly.add(convert_adapters.import_piece(request))
         data = await self._read(assembly.finish)
         # 3. Into the store
         manifest = await self._read(

@@ -200,3 +200,38 @@ def test_a_job_can_be_read_from_several_threads_and_again_after_its_end(scripted
             thread.join(30)
         assert len(list(job)) == 7
     assert seen == [7, 7, 7, 7]
+
+
+def test_clients_that_follow_one_another_leave_no_word(scripted: Server) -> None:
+    servicer, target = scripted
+    page = adapters_pb2.ListAdaptersResponse(adapters=[ADAPTER], next_page_token="more")
+    servicer.script["ListAdapters"] = [lambda request, context: page]
+    servicer.script["Erase"] = [
+        lambda request, context: [queued(request.request_id), failing(context, grpc.StatusCode.UNAVAILABLE)]
+    ]
+    code = f"""
+import gc, threading, unsee
+def use():
+    with unsee.Client({target!r}) as client:
+        half_read = client.list_adapters()
+        next(half_read)
+        client.start_erase("cat")
+        try:
+            client.get_adapter("x" * 9)
+        except unsee.Error:
+            pass
+    del client, half_read
+    gc.collect()
+for _ in range(5):
+    use()
+threads = [threading.Thread(target=use) for _ in range(5)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    servicer.script["GetAdapter"] = [lambda request, context: failing(context, grpc.StatusCode.NOT_FOUND)]
+    shown = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert shown.stderr == ""

@@ -15,7 +15,7 @@ from unsee.v1 import adapters_pb2, common_pb2, erase_pb2, generate_pb2
 from unsee_core import answers, job
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterPage
-from unsee_server import convert, replies
+from unsee_server import choices, convert, convert_adapters, replies
 from unsee_server.transfer import Piece
 
 DIGEST = "sha256:" + "a" * 64
@@ -103,7 +103,7 @@ def list_request() -> adapters_pb2.ListAdaptersRequest:
 def query(request: adapters_pb2.ListAdaptersRequest) -> object:
     """Return the query, or what is wrong with the page's token: that it was read is all that matters here."""
     try:
-        return convert.adapter_query(request)
+        return convert_adapters.adapter_query(request)
     except convert.InvalidRequestError as error:
         return str(error)
 
@@ -114,7 +114,7 @@ def import_request() -> adapters_pb2.ImportAdapterBegin:
 
 
 def begin(message: adapters_pb2.ImportAdapterBegin) -> object:
-    return convert.import_begin(adapters_pb2.ImportAdapterRequest(begin=message), max_bytes=100)
+    return convert_adapters.import_begin(adapters_pb2.ImportAdapterRequest(begin=message), max_bytes=100)
 
 
 CASES: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
@@ -145,7 +145,7 @@ def test_every_field_of_an_adapter_to_apply_is_read(path: str) -> None:
 
 def test_every_field_of_a_chunk_is_read() -> None:
     chunk = adapters_pb2.AdapterChunk(offset=1, data=b"x", crc32=2)
-    piece = convert.import_piece(adapters_pb2.ImportAdapterRequest(chunk=chunk))
+    piece = convert_adapters.import_piece(adapters_pb2.ImportAdapterRequest(chunk=chunk))
     assert piece == Piece(1, b"x", 2)
     assert len(chunk.DESCRIPTOR.fields) == len(dataclasses.fields(Piece))
 
@@ -169,13 +169,13 @@ def test_an_optional_field_that_is_absent_differs_from_a_zero() -> None:
 
 def test_every_choice_of_the_wire_has_a_meaning() -> None:
     for table, enum in (
-        (convert.KINDS, common_pb2.ConceptKind),
-        (convert.FORMATS, common_pb2.AdapterFormat),
-        (convert.SCHEDULERS, generate_pb2.Scheduler),
-        (convert.IMAGE_FORMATS, generate_pb2.ImageFormat),
+        (choices.KINDS, common_pb2.ConceptKind),
+        (choices.FORMATS, common_pb2.AdapterFormat),
+        (choices.SCHEDULERS, generate_pb2.Scheduler),
+        (choices.IMAGE_FORMATS, generate_pb2.ImageFormat),
     ):
         assert set(table) == set(enum.values())
-    assert set(convert.SCHEDULERS.values()) == {None, *job.SchedulerName}
+    assert set(choices.SCHEDULERS.values()) == {None, *job.SchedulerName}
     assert set(replies.PHASES.values()) | {0} == set(erase_pb2.ErasePhase.values())
 
 
