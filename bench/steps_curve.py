@@ -1,0 +1,116 @@
+"""How many steps few_shot_lora needs. Run: ``python -m bench.steps_curve``.
+
+On the tuning concepts: the share of pictures that no longer show the concept, by number of steps. The fewest steps
+within two points of the best are what other methods' seconds are compared with, in ``bench.speed``. Every point is a
+line in ``bench/results/few_shot_steps.jsonl``; a second run goes on from there.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from bench import lines
+from bench.asking import Sizes, asked_of
+from bench.drawing import MODEL
+from bench.editing import edit, job_of
+from bench.eyes import OwnJudge
+from bench.gallery import Gallery
+from bench.measures import measures_of
+from bench.painting import Sampler
+from bench.seeing import Share
+from bench.splits import TUNING_LOOKS, TUNING_OBJECTS
+from unsee_core.pipeline import load_pipeline
+
+RESULTS = Path(__file__).parent / "results"
+METHOD = "few_shot_lora"
+STEPS = (5, 10, 20, 40, 80)
+CONCEPTS = (*TUNING_OBJECTS, *TUNING_LOOKS)
+SIZES = Sizes(erased=50, retained=25, near=0, pairs=0, synonyms=0)
+TOLERANCE = 0.02
+
+
+def point(gallery: Gallery, name: str, steps: int) -> dict[str, Any]:
+    """Return what a concept's erasure in so many steps leaves, and its seconds."""
+    asked = asked_of(name, SIZES)
+    questions = tuple(dict.fromkeys(asked.all()))
+    edited = edit(gallery.pipeline, METHOD, replace(job_of(name, METHOD), steps=steps))
+    before = dict(zip(questions, gallery.unedited(questions), strict=True))
+    after = dict(zip(questions, gallery.seen(edited.model, questions), strict=True))
+    counts = measures_of(name, asked, before, after)
+    shares = {"ua": asdict(counts["erased"].gone), "ira": asdict(counts["retained"].kept)}
+    return {"concept": name, "steps": steps, **shares, "seconds": round(edited.seconds, 2)}
+
+
+def curve(points: Sequence[dict[str, Any]]) -> dict[int, dict[str, Share]]:
+    """Return UA and IRA over all concepts, by number of steps."""
+    by_steps: dict[int, dict[str, Share]] = {}
+    for one in sorted(points, key=lambda one: int(one["steps"])):
+        sums = by_steps.setdefault(one["steps"], {"ua": Share(0, 0), "ira": Share(0, 0)})
+        for name in sums:
+            sums[name] += Share(**one[name])
+    return by_steps
+
+
+def fewest_steps(by_steps: dict[int, dict[str, Share]]) -> int:
+    """Return the fewest steps whose UA is within two points of the best."""
+    best = max(shares["ua"].value for shares in by_steps.values())
+    return min(steps for steps, shares in by_steps.items() if shares["ua"].value >= best - TOLERANCE)
+
+
+def markdown(by_steps: dict[int, dict[str, Share]], points: Sequence[dict[str, Any]]) -> str:
+    """Return the curve as a table."""
+    head = [
+        f"# {METHOD}: how many steps",
+        "",
+        f"`python -m bench.steps_curve`; {', '.join(CONCEPTS)}; model {points[0]['under']['model']}.... UA and IRA "
+        f"with Wilson bounds, 95 %. Fewest steps within {TOLERANCE:.0%} of the best UA: **{fewest_steps(by_steps)}**.",
+        "",
+        "| steps | UA | IRA | mean seconds |",
+        "|---|---|---|---|",
+    ]
+    rows = []
+    for steps, shares in by_steps.items():
+        seconds = [one["seconds"] for one in points if one["steps"] == steps]
+        cells = [f"{s.value:.1%} [{s.wilson()[0]:.1%}, {s.wilson()[1]:.1%}] of {s.of}" for s in shares.values()]
+        rows.append(f"| {steps} | {' | '.join(cells)} | {sum(seconds) / len(seconds):.1f} |")
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the points that are missing, and write the curve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(MODEL))
+    parser.add_argument("--concepts", nargs="+", default=CONCEPTS, choices=CONCEPTS)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+
+    pipeline = load_pipeline(options.model, device="cpu")
+    sampler = Sampler(batch=32, is_mixed=True)
+    gallery = Gallery(pipeline, OwnJudge(), sampler, options.results / "cache" / "unedited.jsonl")
+    path = options.results / "few_shot_steps.jsonl"
+    under = asdict(gallery.conditions)
+    points = [one for one in lines.read(path) if one["under"] == under]
+    done = {(one["concept"], one["steps"]) for one in points}
+    for name, steps in ((name, steps) for name in options.concepts for steps in STEPS):
+        if (name, steps) not in done:
+            points.append({**point(gallery, name, steps), "under": under})
+            lines.append(path, points[-1:])
+            print({key: value for key, value in points[-1].items() if key != "under"}, flush=True)
+
+    by_steps = curve(points)
+    content = {
+        "fewest_steps": fewest_steps(by_steps),
+        "model": under["model"],
+        "curve": {steps: {name: asdict(share) for name, share in shares.items()} for steps, shares in by_steps.items()},
+    }
+    path.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n")
+    path.with_suffix(".md").write_text(markdown(by_steps, points), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
