@@ -20,7 +20,7 @@ from unsee_server.calls import SERVICE, CallInterceptor
 from unsee_server.errors import answer_errors
 from unsee_server.logs import log_call
 from unsee_server.metrics import CallMetrics, make_registry
-from unsee_server.requests import RequestRegistry
+from unsee_server.registry import RequestRegistry
 from unsee_server.service import Backend, UnseeService
 from unsee_server.settings import Settings
 

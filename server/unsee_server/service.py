@@ -15,7 +15,8 @@ from unsee_core.lanes import Event
 from unsee_server import convert, convert_adapters, replies
 from unsee_server.calls import Call, current_call
 from unsee_server.errors import LoadingError
-from unsee_server.requests import CancelWork, OnEnd, OnEvent, RequestRegistry, Rpc
+from unsee_server.registry import RequestRegistry
+from unsee_server.requests import CancelWork, OnEnd, OnEvent, Rpc
 from unsee_server.transfer import Assembly, pieces
 
 if TYPE_CHECKING:  # these import torch, which takes longer than opening the ports may

@@ -23,9 +23,10 @@ def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
         InvalidRequestError: the method is unknown; the job sets what it does not read, or lacks what it needs;
             ``layers`` exceeds the encoder; a prompt with the concept would be cut off; a retain prompt asks for it.
     """
-    method = METHODS.get(job.method or DEFAULT_METHOD)
+    name = job.method or DEFAULT_METHOD
+    method = METHODS.get(name)
     if method is None:
-        raise InvalidRequestError.of("method", f"got {job.method!r}, allowed {', '.join(METHODS)}")
+        raise InvalidRequestError.of("method", f"got {name[:80]!r}, allowed {', '.join(METHODS)}")
     if method.needs_images and not job.images:
         raise InvalidRequestError.of("images", f"got 0, allowed 1-16: {method.name} learns from images")
     if job.anchor is not None and not method.uses_anchor:
