@@ -149,8 +149,8 @@ def markdown(content: Mapping[str, Any], rows: Sequence[Row]) -> str:
         "",
         f"`{content['command']}`, {content['date']}, {content['machine']}; {content['versions']}; model "
         f"{content['model'][:19]}...; concepts {', '.join(content['concepts'])}. Median of {rows[0].erasures}; the "
-        "first erasure of a method stands apart. In process: from decoded pictures to the change. Through the server: from "
-        "the client's call to its answer, with report and store.",
+        "first erasure of a method stands apart. In process: from decoded pictures to the change. Through the server: "
+        "from the client's call to its answer, with report and store.",
     ]
     for place in dict.fromkeys(row.place for row in rows):
         lines += ["", f"## {place.capitalize()}", "", "| method | seconds | slowest | first | by phase |"]
