@@ -1,0 +1,180 @@
+"""The quality bench from end to end, on a tiny model with random weights and a CLIP of random weights as judge."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPConfig, CLIPModel
+
+from bench import budgets, cells, lines, quality
+from bench.asking import Sizes, asked_of
+from bench.budgets import Budget
+from bench.editing import edit
+from bench.eyes import ClipJudge, OwnJudge
+from bench.gallery import Gallery
+from bench.measures import Measure
+from bench.painting import Model, Sampler, paint
+from bench.quality_grid import CELL, columns_of, grid
+from bench.quality_report import COLUMNS, GOALS, LEGEND, summary
+from training.world import LOOKS, OBJECTS
+from unsee_core.pipeline import Pipeline
+
+TINY = Budget(
+    objects={"tuning": ("cat",), "held-out": ("dog", "house")},
+    looks=1,
+    methods=("uce", "few_shot_unlearning"),
+    of_object=Sizes(erased=4, retained=3, near=2, pairs=1, synonyms=1),
+    of_look=Sizes(erased=2, retained=4, near=0, pairs=0, synonyms=1),
+)
+
+
+@pytest.fixture(scope="session")
+def clip(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIPModel's folder with random weights, for pictures of 32 pixels."""
+    folder = tmp_path_factory.mktemp("clip")
+    shutil.copytree(tiny / "tokenizer", folder, dirs_exist_ok=True)
+    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"pad_token_id": 0, "bos_token_id": 512, "eos_token_id": 513}
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config={**size, **ends, "vocab_size": 514},
+        vision_config={**size, "image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run(tiny: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the bench as its command does, with results in ``tmp_path``."""
+    monkeypatch.setitem(budgets.BUDGETS, "small", TINY)
+
+    def main(*more: str) -> dict[str, object]:
+        options = ["--model", str(tiny), "--judge", str(clip), "--steps", "2", "--results", str(tmp_path), "--device"]
+        assert quality.main([*options, "cpu", *more]) == 0
+        return json.loads((tmp_path / "quality_small.json").read_text())
+
+    return main
+
+
+def test_other_weights_and_a_clip_judge_give_a_table_and_a_grid(run, tmp_path: Path):
+    content = run()
+    measured = cells.read(tmp_path / "quality_small.jsonl")
+    assert [(cell.concept, cell.method) for cell in measured] == [
+        (concept, method) for concept in ("dog", "house", "ink sketch") for method in TINY.methods
+    ]
+    rows = content["summary"]["objects"]
+    assert set(rows) == {"unedited", *TINY.methods}
+    assert rows["uce"]["erased"]["pictures"] == 8
+    assert rows["uce"]["erased"]["low"] <= rows["uce"]["erased"]["value"] <= rows["uce"]["erased"]["high"]
+    table = (tmp_path / "quality_small.md").read_text()
+    assert "| uce |" in table
+    assert "quality_small.png" in table
+    with Image.open(tmp_path / "quality_small.png") as picture:
+        assert picture.height >= 3 * CELL
+        assert picture.width >= (6 + 6 + 6) * CELL
+
+
+def test_a_second_run_measures_nothing_again_unless_it_is_told_to(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = run("--methods", "uce")
+    erasures = []
+    monkeypatch.setattr(quality, "edit", lambda *arguments: erasures.append(arguments[1:]) or edit(*arguments))
+    assert run("--methods", "uce")["summary"] == first["summary"]
+    assert erasures == []
+    run("--methods", "uce", "--concepts", "dog", "--afresh")
+    assert [(method, job.concept.name) for method, job in erasures] == [("uce", "dog")]
+    assert len(cells.read(tmp_path / "quality_small.jsonl")) == 3
+
+
+def test_a_stopped_run_goes_on_where_it_was(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+
+    def stopped(pipeline, method, job):
+        if job.concept.name == "house":
+            raise KeyboardInterrupt
+        return edit(pipeline, method, job)
+
+    monkeypatch.setattr(quality, "edit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run("--methods", "uce")
+    assert [cell.concept for cell in cells.read(tmp_path / "quality_small.jsonl")] == ["dog"]
+    monkeypatch.setattr(quality, "edit", edit)
+    run("--methods", "uce")
+    assert [cell.concept for cell in cells.read(tmp_path / "quality_small.jsonl")] == ["dog", "house", "ink sketch"]
+
+
+def test_a_concept_of_the_other_half_is_refused(run, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        run("--concepts", "cat")
+    assert "got cat, allowed concepts of the held-out half" in capsys.readouterr().err
+
+
+def test_the_methods_own_name_alone_is_given_to_an_erasure():
+    job = quality.job_of("dog", "uce")
+    assert (job.concept.synonyms, len(job.images)) == ((), 5)
+
+
+def test_unedited_pictures_are_drawn_once_and_kept_for_the_next_run(
+    tiny_pipeline: Pipeline, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    questions = asked_of("dog", TINY.of_object).all()
+    kept, sampler, judge = tmp_path / "unedited.jsonl", Sampler(steps=2), ClipJudge(clip)
+    seen = Gallery(tiny_pipeline, judge, sampler, kept).unedited(questions)
+    assert len(lines.read(kept)) == len(set(questions))
+    other = Gallery(tiny_pipeline, judge, sampler, kept)
+    monkeypatch.setattr(other, "paint", lambda *_: pytest.fail("drawn again"))
+    assert other.unedited(questions) == seen
+    slower = Gallery(tiny_pipeline, judge, Sampler(steps=3), kept)
+    slower.unedited(questions[:1])
+    assert len(lines.read(kept)) == len(set(questions)) + 1
+
+
+def test_a_picture_depends_on_its_own_question_only(tiny_pipeline: Pipeline):
+    questions = asked_of("dog", TINY.of_object).all()
+    together = paint(Model(tiny_pipeline), questions, Sampler(steps=2), side=16)
+    alone = paint(Model(tiny_pipeline), questions[2:3], Sampler(steps=2), side=16)
+    assert np.abs(together[2].astype(int) - alone[0]).max() <= 1  # batches round differently
+
+
+def test_the_own_judge_and_the_clip_judge_answer_in_the_worlds_names(clip: Path):
+    for judge in (OwnJudge(), ClipJudge(clip)):
+        pictures = np.random.default_rng(0).integers(0, 255, (3, judge.side, judge.side, 3), np.uint8)
+        for sight in judge.see(pictures):
+            assert sight.object in OBJECTS
+            assert sight.look in LOOKS
+            assert set(sight.together) <= set(OBJECTS)
+        assert judge.digest.startswith("sha256:")
+
+
+def test_a_grid_has_a_row_for_each_method_and_leaves_white_what_is_not_there():
+    columns = {"dog": columns_of(asked_of("dog", TINY.of_object))}
+    strip = Image.new("RGB", (6 * 64, 64), "red")
+    picture = np.asarray(grid(columns, ("unedited", "uce"), {("unedited", "dog"): strip}))
+    red = (picture == (255, 0, 0)).all(-1)
+    assert red.sum() == 6 * CELL * CELL
+    assert red[-CELL:].sum() == 0
+
+
+def test_rows_of_the_table_add_cells_up_and_keep_objects_and_looks_apart():
+    measured = [a_cell("dog", 3), a_cell("house", 1), a_cell("sepia", 0)]
+    figures = summary(measured)
+    assert figures["objects"]["uce"]["erased"] == {
+        "value": 0.5, "low": 0.2152, "high": 0.7848, "pictures": 8, "before": 1.0, "after": 0.5, "of_unedited": 0.5,
+    }  # fmt: skip
+    assert figures["objects"]["unedited"]["erased"]["value"] == 0
+    assert figures["looks"]["uce"]["erased"]["value"] == 1
+    assert figures["objects"]["uce"]["seconds"] == {"median": 2.0, "max": 3.0}
+
+
+def a_cell(concept: str, after: int) -> cells.Cell:
+    measures = {"erased": Measure(4, 4, after, after)}
+    return cells.Cell("uce", concept, {}, measures, max(after, 1), {}, 1, 9, None, {})
+
+
+def test_the_legend_explains_every_goal():
+    assert {name for goals in GOALS.values() for name in goals} <= set(COLUMNS)
+    assert all(word in LEGEND for word in ("UA", "IRA", "near IRA", "CRA", "Synonyms", "Wilson"))
