@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.baselines import BASELINES
+from bench.baselines import BASELINES, Baseline
 from bench.erasing import CLIENT_IMAGES, client_images, concept_of
 from bench.painting import Model
 from unsee_core.adapter import AdapterMetadata, digest, to_bytes
@@ -57,29 +57,36 @@ def job_of(name: str, method: str, *, images: Path = CLIENT_IMAGES, seed: int = 
 
 def settings_of(pipeline: Pipeline, method: str, job: EraseJob) -> Settings:
     """Return the settings that a method would erase with."""
-    if method in METHODS:
-        return check_job(job, pipeline)
-    return Settings(method, strength=1.0, rank=0, steps=0, options=asdict(BASELINES[method].recipe))
+    return check_job(job, pipeline) if method in METHODS else _settings(BASELINES[method])
 
 
 def edit(pipeline: Pipeline, method: str, job: EraseJob) -> Edited:
     """Return what ``method``, one of ``ALL_METHODS``, makes of the job; the resident model stays as it is."""
-    settings = settings_of(pipeline, method, job)
-    images = tuple(open_image(data, "images", Limits()) for data in job.images)
-    context = EraseContext(pipeline=pipeline, job=job, images=images, settings=settings)
-    if method in METHODS:
-        return _erased(context)
-    changed, seconds = timed(BASELINES[method].run(context))
-    return Edited(Model(changed.pipeline), seconds, changed.size_bytes, asdict(settings), None)
-
-
-def _erased(context: EraseContext) -> Edited:
+    if method in BASELINES:
+        return edit_by_baseline(pipeline, BASELINES[method], job)
+    context = _context(pipeline, job, settings_of(pipeline, method, job))
     erasure, seconds = timed(METHODS[context.settings.method].run(context))
     report, _ = timed(make_report(context, erasure.factors))
     data = to_bytes(erasure.factors, _metadata(context, erasure))
     adapter = AppliedAdapter(digest(data), erasure.factors, 1.0)
     model = Model(context.pipeline, (adapter,))
     return Edited(model, seconds, len(data), asdict(context.settings), asdict(report))
+
+
+def edit_by_baseline(pipeline: Pipeline, baseline: Baseline, job: EraseJob) -> Edited:
+    """Return what a baseline makes of the job; the resident model stays as it is."""
+    settings = _settings(baseline)
+    changed, seconds = timed(baseline.run(_context(pipeline, job, settings), baseline.recipe))
+    return Edited(Model(changed.pipeline), seconds, changed.size_bytes, asdict(settings), None)
+
+
+def _settings(baseline: Baseline) -> Settings:
+    return Settings(baseline.name, strength=1.0, rank=0, steps=0, options=asdict(baseline.recipe))
+
+
+def _context(pipeline: Pipeline, job: EraseJob, settings: Settings) -> EraseContext:
+    images = tuple(open_image(data, "images", Limits()) for data in job.images)
+    return EraseContext(pipeline=pipeline, job=job, images=images, settings=settings)
 
 
 def _metadata(context: EraseContext, erasure: Erasure) -> AdapterMetadata:

@@ -33,14 +33,14 @@ class Baseline:
 
     Attributes:
         source: its paper's arXiv id.
-        recipe: a frozen dataclass of its settings.
-        run: as the project's own methods run: yields after every step.
+        recipe: a frozen dataclass of its settings, chosen on the tuning half.
+        run: erases by a recipe; yields after every step, as the project's own methods do.
     """
 
     name: str
     source: str
     recipe: Any
-    run: Callable[[EraseContext], ChangedRun]
+    run: Callable[[EraseContext, Any], ChangedRun]
 
 
 def bytes_of(weights: Iterable[Tensor]) -> int:

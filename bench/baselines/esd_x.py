@@ -48,7 +48,7 @@ class Recipe:
     guidance_scale: float = 3.0
 
 
-def run(context: EraseContext) -> ChangedRun:
+def run(context: EraseContext, recipe: Recipe) -> ChangedRun:
     """Train a copy of the U-Net, yielding after every step."""
     pipeline = context.pipeline
     edited = replace(pipeline, unet=copy.deepcopy(pipeline.unet))
@@ -56,18 +56,18 @@ def run(context: EraseContext) -> ChangedRun:
     cond, uncond = conditioner.encode([context.job.concept.name]), conditioner.encode([""])
     generator = torch.Generator().manual_seed(context.job.seed)
     trained = cross_attention(edited.unet)
-    optimizer = torch.optim.Adam(trained, lr=RECIPE.learning_rate)
+    optimizer = torch.optim.Adam(trained, lr=recipe.learning_rate)
     yield EraseProgress("prepare", 1, 1)
 
-    for step in range(1, RECIPE.steps + 1):
-        rows = partly_drawn(edited, cond, uncond, RECIPE, generator)
+    for step in range(1, recipe.steps + 1):
+        rows = partly_drawn(edited, cond, uncond, recipe, generator)
         with torch.no_grad():
-            target = negated_guidance(predict(pipeline, rows, uncond), predict(pipeline, rows, cond), RECIPE.eta)
+            target = negated_guidance(predict(pipeline, rows, uncond), predict(pipeline, rows, cond), recipe.eta)
         loss = (predict(edited, rows, cond) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        yield EraseProgress("train", step, RECIPE.steps, {"forget": loss.item()})
+        yield EraseProgress("train", step, recipe.steps, {"forget": loss.item()})
     edited.unet.requires_grad_(False)
     return Changed(edited, bytes_of(trained))
 
@@ -116,5 +116,4 @@ def _job(seed: int, recipe: Recipe) -> GenerateJob:
     )
 
 
-RECIPE = Recipe()
-BASELINE = Baseline("esd_x", "arXiv:2303.07345", RECIPE, run)
+BASELINE = Baseline("esd_x", "arXiv:2303.07345", Recipe(), run)

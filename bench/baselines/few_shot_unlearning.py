@@ -34,18 +34,18 @@ class Recipe:
     batch: int = 2
 
 
-def run(context: EraseContext) -> ChangedRun:
+def run(context: EraseContext, recipe: Recipe) -> ChangedRun:
     """Train a copy of the encoder, yielding after every step."""
     pipeline = context.pipeline
     encoder = copy.deepcopy(pipeline.text_encoder)
     trained = mlps_and_last_attention(encoder)
-    optimizer = torch.optim.Adam(trained, lr=RECIPE.learning_rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.Adam(trained, lr=recipe.learning_rate, betas=(0.9, 0.98))
     latents, image_loss = encode_latents(pipeline, context.images), ImageLoss(pipeline)
     tokens, _ = tokenize(pipeline, forget_prompts(context.job.concept))
     generator = torch.Generator().manual_seed(context.job.seed)
     yield EraseProgress("prepare", 1, 1)
 
-    batches = list(_batches(len(latents), generator))
+    batches = list(_batches(len(latents), recipe, generator))
     for step, rows in enumerate(batches, start=1):
         chosen = torch.randint(len(tokens), (len(rows),), generator=generator)
         embeddings = encoder(tokens[chosen].to(pipeline.device))[0]
@@ -67,10 +67,9 @@ def mlps_and_last_attention(encoder: nn.Module) -> list[nn.Parameter]:
     return [weight.requires_grad_() for name, weight in named if ".mlp." in name or attention in name]
 
 
-def _batches(count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    for _ in range(RECIPE.epochs):
-        yield from torch.randperm(count, generator=generator).split(RECIPE.batch)
+def _batches(count: int, recipe: Recipe, generator: torch.Generator) -> Iterator[Tensor]:
+    for _ in range(recipe.epochs):
+        yield from torch.randperm(count, generator=generator).split(recipe.batch)
 
 
-RECIPE = Recipe()
-BASELINE = Baseline("few_shot_unlearning", "arXiv:2405.07288", RECIPE, run)
+BASELINE = Baseline("few_shot_unlearning", "arXiv:2405.07288", Recipe(), run)

@@ -45,7 +45,7 @@ class Recipe:
 
 
 @torch.no_grad()
-def run(context: EraseContext) -> ChangedRun:
+def run(context: EraseContext, recipe: Recipe) -> ChangedRun:
     """Edit a copy of the U-Net, yielding after the encoding and after the edit."""
     pipeline, concept = context.pipeline, context.job.concept
     sources, targets = concept_positions(pipeline, context)
@@ -55,7 +55,7 @@ def run(context: EraseContext) -> ChangedRun:
     unet = copy.deepcopy(pipeline.unet)
     projections = cross_projections(unet)
     for projection in projections:
-        weight = edit_projection(projection.weight, sources, targets, retained, RECIPE)
+        weight = edit_projection(projection.weight, sources, targets, retained, recipe)
         projection.weight.copy_(weight)
     yield EraseProgress("train", 1, 1)
     return Changed(replace(pipeline, unet=unet), bytes_of(projection.weight for projection in projections))
@@ -117,5 +117,4 @@ def _encode(pipeline: Pipeline, prompts: Sequence[str]) -> Tensor:
     return torch.cat(parts)
 
 
-RECIPE = Recipe()
-BASELINE = Baseline("uce", "arXiv:2308.14761", RECIPE, run)
+BASELINE = Baseline("uce", "arXiv:2308.14761", Recipe(), run)

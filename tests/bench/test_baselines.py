@@ -61,7 +61,7 @@ def test_uce_is_the_minimum_of_its_objective():
 
 
 def test_uce_changes_nothing_but_the_projections_of_text(tiny_pipeline: Pipeline):
-    changed, _ = timed(uce.run(context_of(tiny_pipeline)))
+    changed, _ = timed(uce.run(context_of(tiny_pipeline), uce.Recipe()))
     before, after = tiny_pipeline.unet.state_dict(), changed.pipeline.unet.state_dict()
     names = {name for name in before if not torch.equal(before[name], after[name])}
     assert names == {name for name in before if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))}
@@ -84,10 +84,9 @@ def test_esd_aims_away_from_the_concept_by_as_much_as_the_concept_adds():
     assert esd_x.negated_guidance(unconditional, conditional, 1.0).tolist() == [-1.0, 3.0]
 
 
-def test_esd_comes_nearer_to_its_target(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
-    recipe = replace(esd_x.RECIPE, steps=15, learning_rate=3e-3)
-    monkeypatch.setattr(esd_x, "RECIPE", recipe)
-    changed, _ = timed(esd_x.run(context_of(tiny_pipeline)))
+def test_esd_comes_nearer_to_its_target(tiny_pipeline: Pipeline):
+    recipe = esd_x.Recipe(steps=15, learning_rate=3e-3)
+    changed, _ = timed(esd_x.run(context_of(tiny_pipeline), recipe))
     conditioner = Conditioner(tiny_pipeline)
     cond, uncond = conditioner.encode(["dog"]), conditioner.encode([""])
     rows = esd_x.partly_drawn(tiny_pipeline, cond, uncond, recipe, torch.Generator().manual_seed(7))
@@ -100,10 +99,9 @@ def test_esd_comes_nearer_to_its_target(tiny_pipeline: Pipeline, monkeypatch: py
     assert (edited - target).square().mean() < (frozen[1] - target).square().mean()
 
 
-def test_few_shot_unlearning_raises_the_error_on_the_pictures(tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(few_shot_unlearning, "RECIPE", few_shot_unlearning.Recipe(learning_rate=3e-3, epochs=10))
+def test_few_shot_unlearning_raises_the_error_on_the_pictures(tiny_pipeline: Pipeline):
     context = context_of(tiny_pipeline)
-    changed, _ = timed(few_shot_unlearning.run(context))
+    changed, _ = timed(few_shot_unlearning.run(context, few_shot_unlearning.Recipe(learning_rate=3e-3, epochs=10)))
     latents, image_loss = encode_latents(tiny_pipeline, context.images), ImageLoss(tiny_pipeline)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
     tokens, _ = tokenize(tiny_pipeline, ["a photo of a dog"] * len(latents))
@@ -116,7 +114,7 @@ def test_few_shot_unlearning_raises_the_error_on_the_pictures(tiny_pipeline: Pip
 
 
 def test_few_shot_unlearning_trains_all_mlps_and_the_last_attention(tiny_pipeline: Pipeline):
-    changed, _ = timed(few_shot_unlearning.run(context_of(tiny_pipeline)))
+    changed, _ = timed(few_shot_unlearning.run(context_of(tiny_pipeline), few_shot_unlearning.Recipe()))
     before, after = tiny_pipeline.text_encoder.state_dict(), changed.pipeline.text_encoder.state_dict()
     names = {name for name in before if not torch.equal(before[name], after[name])}
     assert {name for name in before if ".mlp." in name} <= names
@@ -128,7 +126,8 @@ def test_few_shot_unlearning_trains_all_mlps_and_the_last_attention(tiny_pipelin
 def test_a_baseline_leaves_the_resident_model_untouched_and_repeats_itself(
     name: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(esd_x, "RECIPE", replace(esd_x.RECIPE, steps=2, drawing_steps=3))
+    short = replace(esd_x.BASELINE, recipe=esd_x.Recipe(steps=2, drawing_steps=3))
+    monkeypatch.setitem(BASELINES, "esd_x", short)
     pipeline = load_pipeline(str(tiny), device="cpu")
     before = snapshot(pipeline)
     first, again = (edit(pipeline, name, job_of("dog", name)) for _ in range(2))
