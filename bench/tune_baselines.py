@@ -29,7 +29,7 @@ SIZES = Sizes(erased=20, retained=25, near=0, pairs=0, synonyms=0)
 TRIED: dict[str, tuple[dict[str, float], ...]] = {
     "uce": ({}, {"preserve": 3.0}, {"preserve": 10.0}, {"preserve": 0.3}, {"ridge": 1e-2}, {"ridge": 1e-4}),
     "esd_x": ({}, {"learning_rate": 5e-5}, {"learning_rate": 5e-4}, {"eta": 3.0}),
-    "few_shot_unlearning": tuple({"learning_rate": rate} for rate in (1e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3)),
+    "few_shot_unlearning": tuple({"learning_rate": rate} for rate in (1e-5, 1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 1e-3)),
 }
 
 
