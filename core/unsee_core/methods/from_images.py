@@ -7,7 +7,7 @@
 On the embedded model the true name was among the two nearest words for every pseudo-word but one (images of a car; the
 other word found "car"), but not always first, and the U-Net's loss on the images told no better. So near words are not
 held, and not erased by name either. The name goes along with the pseudo-words where it lies near them: of prompts that
-say it, few_shot_lora erased 18 of 20 (cat), 17 (rose) and none (plane); sdd 3 (cat).
+say it, few_shot_lora erased 18 of 20 (cat), 17 (rose), 20 (car) and none (plane); sdd 3 (cat).
 
 Sources: An Image is Worth One Word, arXiv:2208.01618; BLIP-Diffusion, arXiv:2305.14720, for the thought that a picture
 becomes a subject in the space of words. Ours: no network is trained for it, and what is found is erased, not drawn.

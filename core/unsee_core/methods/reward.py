@@ -10,8 +10,8 @@ once it is below a floor, since a score that falls without end is fooled and not
 diffusion-classifier score, loss under the anchor less loss under the concept with the frozen encoder's embeddings, or a
 CLIP model that the operator gives.
 
-Tried on the embedded model, on concepts that no reported figure uses: 20 steps erase cat, rose, plane and pixel art;
-after 10 the score is mostly below the floor. A floor of -0.05 gains nothing and loses a neighbour.
+Tried on the embedded model, on concepts that no reported figure uses: 20 steps erase cat, rose, plane and pixel art,
+and leave a car in 3 of 20 pictures, 30 in none. A floor of -0.05 gains nothing and loses a neighbour.
 
 Source: Aligning Text-to-Image Diffusion Models with Reward Backpropagation, arXiv:2310.03739. Never run on a GPU.
 """
@@ -144,7 +144,7 @@ METHOD = Method(
     needs_images=False,
     uses_anchor=True,
     options=(
-        *common_options(steps=20),
+        *common_options(steps=30),
         MethodOption("drawing_steps", "int", 8, "Denoising steps of each picture that is drawn and looked at.", 1, 50),
     ),
     run=run,
