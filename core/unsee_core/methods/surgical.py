@@ -10,7 +10,8 @@ otherwise a few that the model draws at the start; a is the anchor, and without 
 prompts' embeddings are held besides.
 
 Tried on the embedded model, on concepts that no reported figure uses: 40 steps erase plane, rose in 30, and leave a cat
-in 2 of 20 pictures and pixel art in 1; a retain weight of 3 is as good for a plane. The client's images instead of drawn ones: the same, a neighbour lost.
+in 2 of 20 pictures and pixel art in 1; a retain weight of 3 is as good for a plane. A cat's five images instead of
+drawn pictures: as well erased, one neighbour lost.
 
 Source: All but One: Surgical Concept Erasing with Model Preservation, arXiv:2312.12807. Never run on a GPU.
 """
