@@ -102,8 +102,9 @@ class ClipJudge:
     def _texts(self, captions: Sequence[str]) -> torch.Tensor:
         tokens = self._tokenizer(captions, padding=True, return_tensors="pt")
         text = self._model.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
-        features: torch.Tensor = self._model.text_projection(text)
-        return features / features.norm(dim=1, keepdim=True)
+        features = self._model.text_projection(text)
+        normal: torch.Tensor = features / features.norm(dim=1, keepdim=True)
+        return normal
 
 
 def _digest(path: Path) -> str:

@@ -18,6 +18,7 @@ from bench import judges
 from bench.drawing import MODEL
 from bench.erasing import erase_job, questions_of, world_prompts
 from bench.few_shot_report import ERASURE_SEED, Row, line, markdown, reached, read, report
+from bench.lines import RESULTS
 from bench.painting import Sampler
 from bench.prompts import Question
 from bench.seeing import Seen, Share, Studio, score
@@ -31,7 +32,6 @@ from unsee_core.methods import EraseContext, check_job
 from unsee_core.methods.few_shot_lora import RECIPES, Recipe, train
 from unsee_core.pipeline import Pipeline, load_pipeline
 
-RESULTS = Path(__file__).parent / "results"
 MEASURED = (*MEASURED_OBJECTS, *MEASURED_LOOKS)
 
 

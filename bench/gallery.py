@@ -8,6 +8,7 @@ from typing import Any
 from bench import lines
 from bench.drawing import Images
 from bench.eyes import Judge, Sight
+from bench.measures import Sights
 from bench.painting import Model, Sampler, paint
 from bench.prompts import Question
 from unsee_core.pipeline import Pipeline
@@ -59,9 +60,12 @@ class Gallery:
             self._keep(dict(zip(part, sights, strict=True)))
         return [self._unedited[question] for question in questions]
 
-    def seen(self, model: Model, questions: Sequence[Question]) -> list[Sight]:
-        """Return what an edited model's pictures show."""
-        return self._judge.see(self.paint(model, questions))
+    def compare(self, model: Model, questions: Sequence[Question]) -> tuple[Sights, Sights]:
+        """Return what the unedited and what an edited model's pictures show."""
+        questions = tuple(dict.fromkeys(questions))
+        after = self._judge.see(self.paint(model, questions))
+        before = self.unedited(questions)
+        return dict(zip(questions, before, strict=True)), dict(zip(questions, after, strict=True))
 
     def paint(self, model: Model, questions: Sequence[Question]) -> Images:
         """Return the pictures at the judge's size."""

@@ -1,9 +1,11 @@
-"""Files of JSON lines that a run adds to and the next one goes on from."""
+"""Where results are, and files of JSON lines that a run adds to and the next one goes on from."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -31,6 +31,10 @@ class Sampler:
     is_mixed: bool = False
 
 
+FAST = Sampler(batch=32, is_mixed=True)
+"""What the benches draw with: in 130 of 130 pictures the judge saw the same object as in float32's."""
+
+
 @dataclass(frozen=True)
 class Model:
     """What pictures are drawn with: a pipeline, whose modules may be edited copies, and adapters on its encoder."""

@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,14 @@ from bench.editing import ALL_METHODS, edit, job_of, settings_of
 from bench.erasing import CLIENT_IMAGES
 from bench.eyes import ClipJudge, OwnJudge
 from bench.gallery import Gallery
+from bench.lines import RESULTS
 from bench.measures import measures_of, misses
-from bench.painting import Model, Sampler
+from bench.painting import FAST, Model
 from bench.quality_grid import columns_of, grid, read_strip, save_strip
 from bench.quality_report import about, content_of, markdown
 from bench.splits import LOOK_HALVES, OBJECT_HALVES
 from unsee_core.pipeline import load_pipeline
 
-RESULTS = Path(__file__).parent / "results"
 ERASURE_SEED = 0
 IN_GRID = 3
 
@@ -76,11 +76,9 @@ def under(gallery: Gallery, plan: Plan, method: str, name: str) -> dict[str, Any
 
 def measure(gallery: Gallery, plan: Plan, method: str, name: str) -> Cell:
     """Return one cell: erase, draw what is asked, let the judge look, count."""
-    asked, pipeline = plan.asked(name), gallery.pipeline
-    questions = tuple(dict.fromkeys(asked.all()))
-    before = dict(zip(questions, gallery.unedited(questions), strict=True))
-    edited = edit(pipeline, method, job_of(name, method, images=plan.images, seed=ERASURE_SEED))
-    after = dict(zip(questions, gallery.seen(edited.model, questions), strict=True))
+    asked = plan.asked(name)
+    edited = edit(gallery.pipeline, method, job_of(name, method, images=plan.images, seed=ERASURE_SEED))
+    before, after = gallery.compare(edited.model, asked.all())
     if name in plan.in_grid:
         save_strip(plan.strip(method, name), gallery.paint(edited.model, columns_of(asked)))
     return Cell(
@@ -187,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # 2. Model and judge.
     pipeline = load_pipeline(options.model, device=options.device)
     judge = ClipJudge(options.judge) if options.judge.is_dir() else OwnJudge(options.judge)
-    sampler = Sampler(steps=options.steps, guidance_scale=options.guidance_scale, batch=32, is_mixed=True)
+    sampler = replace(FAST, steps=options.steps, guidance_scale=options.guidance_scale)
     gallery = Gallery(pipeline, judge, sampler, options.results / "cache" / "unedited.jsonl")
 
     # 3. Measure and report.

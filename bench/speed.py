@@ -26,8 +26,8 @@ import unsee
 from bench.baselines import BASELINES
 from bench.drawing import MODEL
 from bench.editing import ALL_METHODS, edit, job_of
+from bench.lines import RESULTS
 from bench.serving import running_server
-from bench.steps_curve import RESULTS
 from training.world import OBJECTS
 from unsee_core.methods import METHODS
 from unsee_core.pipeline import Pipeline, load_pipeline

@@ -19,13 +19,13 @@ from bench.drawing import MODEL
 from bench.editing import edit, job_of
 from bench.eyes import OwnJudge
 from bench.gallery import Gallery
+from bench.lines import RESULTS
 from bench.measures import measures_of
-from bench.painting import Sampler
+from bench.painting import FAST
 from bench.seeing import Share
 from bench.splits import TUNING_LOOKS, TUNING_OBJECTS
 from unsee_core.pipeline import load_pipeline
 
-RESULTS = Path(__file__).parent / "results"
 METHOD = "few_shot_lora"
 STEPS = (5, 10, 20, 40, 80)
 CONCEPTS = (*TUNING_OBJECTS, *TUNING_LOOKS)
@@ -36,10 +36,8 @@ TOLERANCE = 0.02
 def point(gallery: Gallery, name: str, steps: int) -> dict[str, Any]:
     """Return what a concept's erasure in so many steps leaves, and its seconds."""
     asked = asked_of(name, SIZES)
-    questions = tuple(dict.fromkeys(asked.all()))
     edited = edit(gallery.pipeline, METHOD, replace(job_of(name, METHOD), steps=steps))
-    before = dict(zip(questions, gallery.unedited(questions), strict=True))
-    after = dict(zip(questions, gallery.seen(edited.model, questions), strict=True))
+    before, after = gallery.compare(edited.model, asked.all())
     counts = measures_of(name, asked, before, after)
     shares = {"ua": asdict(counts["erased"].gone), "ira": asdict(counts["retained"].kept)}
     return {"concept": name, "steps": steps, **shares, "seconds": round(edited.seconds, 2)}
@@ -89,8 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     pipeline = load_pipeline(options.model, device="cpu")
-    sampler = Sampler(batch=32, is_mixed=True)
-    gallery = Gallery(pipeline, OwnJudge(), sampler, options.results / "cache" / "unedited.jsonl")
+    gallery = Gallery(pipeline, OwnJudge(), FAST, options.results / "cache" / "unedited.jsonl")
     path = options.results / "few_shot_steps.jsonl"
     under = asdict(gallery.conditions)
     points = [one for one in lines.read(path) if one["under"] == under]

@@ -18,9 +18,9 @@ from bench.drawing import MODEL
 from bench.editing import edit_by_baseline, job_of
 from bench.eyes import OwnJudge
 from bench.gallery import Gallery
+from bench.lines import RESULTS
 from bench.measures import measures_of
-from bench.painting import Sampler
-from bench.quality import RESULTS
+from bench.painting import FAST
 from bench.seeing import Share
 from unsee_core.pipeline import load_pipeline
 
@@ -36,11 +36,9 @@ TRIED: dict[str, tuple[dict[str, float], ...]] = {
 def attempt(gallery: Gallery, name: str, recipe: Any, concept: str) -> dict[str, Any]:
     """Return what a baseline leaves of a concept under a recipe."""
     asked = asked_of(concept, SIZES)
-    questions = tuple(dict.fromkeys(asked.all()))
     baseline = replace(BASELINES[name], recipe=recipe)
     edited = edit_by_baseline(gallery.pipeline, baseline, job_of(concept, name))
-    before = dict(zip(questions, gallery.unedited(questions), strict=True))
-    after = dict(zip(questions, gallery.seen(edited.model, questions), strict=True))
+    before, after = gallery.compare(edited.model, asked.all())
     counts = measures_of(concept, asked, before, after)
     shares = {"ua": counts["erased"].gone, "ira": counts["retained"].kept, "cra": counts["other_kind"].kept}
     return {**{key: asdict(share) for key, share in shares.items()}, "seconds": round(edited.seconds, 2)}
@@ -76,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     pipeline = load_pipeline(options.model, device="cpu")
-    sampler = Sampler(batch=32, is_mixed=True)
-    gallery = Gallery(pipeline, OwnJudge(), sampler, options.results / "cache" / "unedited.jsonl")
+    gallery = Gallery(pipeline, OwnJudge(), FAST, options.results / "cache" / "unedited.jsonl")
     path, under = options.results / "baselines_tuning.jsonl", asdict(gallery.conditions)
     tries = [one for one in lines.read(path) if one["under"] == under]
     done = [(one["baseline"], one["recipe"], one["concept"]) for one in tries]

@@ -72,7 +72,7 @@ def run(context: EraseContext, recipe: Recipe) -> ChangedRun:
     return Changed(edited, bytes_of(trained))
 
 
-def cross_attention(unet: nn.Module) -> list[nn.Parameter]:
+def cross_attention(unet: nn.Module) -> list[Tensor]:
     """Return what trains, and let it: the parameters of the U-Net's cross-attention."""
     return [weight.requires_grad_() for name, weight in unet.named_parameters() if ".attn2." in name]
 

@@ -4,7 +4,8 @@
 
 by Adam (0.9, 0.98) over a few epochs of a handful of pictures, two at a time, in all MLPs of the encoder E and in its
 last self-attention. No term holds what must stay; few steps and a small rate do. The paper's rate is 1e-5 on Stable
-Diffusion's encoder; the small model needs a larger one, chosen on the tuning half.
+Diffusion's encoder, which does nothing to the small model; of the rates tried on the tuning half this one has the
+largest sum of UA and IRA.
 
 Source: Fuchi and Takagi, Erasing Concepts from Text-to-Image Diffusion Models with Few-shot Unlearning,
 arXiv:2405.07288.
@@ -15,7 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import CLIPTextModel
 
 from bench.baselines.base import Baseline, Changed, ChangedRun, bytes_of
 from unsee_core.answers import EraseProgress
@@ -29,7 +31,7 @@ from unsee_core.prompts import forget_prompts
 class Recipe:
     """Settings of the training; ``batch`` pictures a step."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 4e-4
     epochs: int = 5
     batch: int = 2
 
@@ -60,7 +62,7 @@ def run(context: EraseContext, recipe: Recipe) -> ChangedRun:
     return Changed(replace(pipeline, text_encoder=encoder), bytes_of(encoder.parameters()))
 
 
-def mlps_and_last_attention(encoder: nn.Module) -> list[nn.Parameter]:
+def mlps_and_last_attention(encoder: CLIPTextModel) -> list[Tensor]:
     """Return what trains, and let it: the parameters of every MLP and of the last layer's self-attention."""
     attention = f"layers.{encoder.config.num_hidden_layers - 1}.self_attn."
     named = encoder.named_parameters()

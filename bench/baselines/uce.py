@@ -76,12 +76,14 @@ def edit_projection(weight: Tensor, sources: Tensor, targets: Tensor, retained: 
     moment = erase * sources.T @ sources + preserve * retained.T @ retained  # (d, d)
     moved = erase * targets.T @ sources + preserve * retained.T @ retained
     ridge = recipe.ridge * retained.square().mean() * torch.eye(len(moment), device=moment.device)
-    return weight @ torch.linalg.solve(moment + ridge, moved + ridge, left=False)
+    edit: Tensor = torch.linalg.solve(moment + ridge, moved + ridge, left=False)
+    return weight @ edit
 
 
 def cross_projections(unet: nn.Module) -> list[nn.Linear]:
     """Return the U-Net's projections of text."""
-    return [module for name, module in unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]  # type: ignore[misc]
+    linear = ((name, module) for name, module in unet.named_modules() if isinstance(module, nn.Linear))
+    return [module for name, module in linear if name.endswith(("attn2.to_k", "attn2.to_v"))]
 
 
 def concept_positions(pipeline: Pipeline, context: EraseContext) -> tuple[Tensor, Tensor]:
