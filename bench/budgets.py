@@ -20,6 +20,7 @@ class Budget:
         objects: by half, how the concepts are chosen; all of the half where it is empty.
         looks: how many looks of a half at most.
         methods: only these; empty: all.
+        steps: of drawing a picture.
         of_object: pictures of a cell whose concept is an object.
         of_look: pictures of a cell whose concept is a look.
     """
@@ -27,6 +28,7 @@ class Budget:
     objects: dict[Half, tuple[str, ...]]
     looks: int
     methods: tuple[str, ...]
+    steps: int
     of_object: Sizes
     of_look: Sizes
 
@@ -51,6 +53,7 @@ BUDGETS: dict[str, Budget] = {
         },
         looks=2,
         methods=("closed_form", "few_shot_lora", "uce", "few_shot_unlearning"),
+        steps=8,
         of_object=Sizes(erased=50, retained=50, near=50, pairs=25, synonyms=25),
         of_look=Sizes(erased=150, retained=150, near=0, pairs=0, synonyms=75),
     ),
@@ -58,13 +61,15 @@ BUDGETS: dict[str, Budget] = {
         objects={},
         looks=4,
         methods=(),
-        of_object=Sizes(erased=20, retained=25, near=15, pairs=15, synonyms=25),
-        of_look=Sizes(erased=100, retained=120, near=0, pairs=0, synonyms=100),
+        steps=10,
+        of_object=Sizes(erased=20, retained=25, near=15, pairs=12, synonyms=25),
+        of_look=Sizes(erased=100, retained=100, near=0, pairs=0, synonyms=100),
     ),
     "full": Budget(
         objects={},
         looks=4,
         methods=(),
+        steps=10,
         of_object=Sizes(erased=300, retained=300, near=300, pairs=300, synonyms=300),
         of_look=Sizes(erased=300, retained=300, near=0, pairs=0, synonyms=300),
     ),

@@ -153,7 +153,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--judge", type=Path, default=judges.WEIGHTS, help="the judges' weights, or a CLIPModel's folder"
     )
     parser.add_argument("--images", type=Path, default=CLIENT_IMAGES, help="a folder of pictures for each concept")
-    parser.add_argument("--steps", type=int, default=10, help="of drawing a picture")
+    parser.add_argument("--steps", type=int, help="of drawing a picture; the budget's own")
     parser.add_argument("--guidance-scale", type=float, default=GUIDANCE_SCALE)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # 2. Model and judge.
     pipeline = load_pipeline(options.model, device=options.device)
     judge = ClipJudge(options.judge) if options.judge.is_dir() else OwnJudge(options.judge)
-    sampler = replace(FAST, steps=options.steps, guidance_scale=options.guidance_scale)
+    sampler = replace(FAST, steps=options.steps or budget.steps, guidance_scale=options.guidance_scale)
     gallery = Gallery(pipeline, judge, sampler, options.results / "cache" / "unedited.jsonl")
 
     # 3. Measure and report.

@@ -27,6 +27,7 @@ TINY = Budget(
     objects={"tuning": ("cat",), "held-out": ("dog", "house")},
     looks=1,
     methods=("uce", "few_shot_unlearning"),
+    steps=2,
     of_object=Sizes(erased=4, retained=3, near=2, pairs=1, synonyms=1),
     of_look=Sizes(erased=2, retained=4, near=0, pairs=0, synonyms=1),
 )
@@ -55,7 +56,7 @@ def run(tiny: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(budgets.BUDGETS, "small", TINY)
 
     def main(*more: str) -> dict[str, object]:
-        options = ["--model", str(tiny), "--judge", str(clip), "--steps", "2", "--results", str(tmp_path), "--device"]
+        options = ["--model", str(tiny), "--judge", str(clip), "--results", str(tmp_path), "--device"]
         assert quality.main([*options, "cpu", *more]) == 0
         return json.loads((tmp_path / "quality_small.json").read_text())
 
