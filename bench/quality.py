@@ -33,7 +33,7 @@ from bench.measures import measures_of, misses
 from bench.painting import FAST, Model
 from bench.quality_grid import columns_of, grid, read_strip, save_strip
 from bench.quality_report import about, content_of, markdown
-from bench.splits import LOOK_HALVES, OBJECT_HALVES
+from bench.splits import LOOK_HALVES, OBJECT_HALVES, Half
 from unsee_core.pipeline import load_pipeline
 
 ERASURE_SEED = 0
@@ -45,6 +45,7 @@ class Plan:
     """What one run measures and where it writes."""
 
     budget: Budget
+    half: Half
     methods: tuple[str, ...]
     concepts: tuple[str, ...]
     images: Path
@@ -60,8 +61,9 @@ class Plan:
 
     @property
     def in_grid(self) -> tuple[str, ...]:
-        """The concepts of the grid: the first two and the last."""
-        return tuple(dict.fromkeys((*self.concepts[: IN_GRID - 1], self.concepts[-1])))
+        """The concepts of the grid: the first two and the last of the budget's."""
+        concepts = self.budget.concepts(self.half)
+        return tuple(dict.fromkeys((*concepts[: IN_GRID - 1], concepts[-1])))
 
 
 def under(gallery: Gallery, plan: Plan, method: str, name: str) -> dict[str, Any]:
@@ -95,19 +97,23 @@ def measure(gallery: Gallery, plan: Plan, method: str, name: str) -> Cell:
     )
 
 
-def measure_all(gallery: Gallery, plan: Plan) -> list[Cell]:
-    """Return the plan's cells, concept by concept; those that are measured already are read."""
-    known, found = cells.read(plan.path), []
+def measure_all(gallery: Gallery, plan: Plan) -> None:
+    """Measure those of the plan's cells that are not measured yet, concept by concept."""
+    known = cells.read(plan.path)
     for name in plan.concepts:
         for method in plan.methods:
             wanted = under(gallery, plan, method, name)
-            cell = next((cell for cell in known if cell.is_of(method, name, wanted)), None)
-            if cell is None:
+            if not any(cell.is_of(method, name, wanted) for cell in known):
                 cell = measure(gallery, plan, method, name)
                 cells.append(plan.path, cell)
                 print(line(cell), flush=True)
-            found.append(cell)
-    return found
+
+
+def current(gallery: Gallery, plan: Plan) -> list[Cell]:
+    """Return all measured cells, also those of earlier runs with other choices, that still hold; by method."""
+    known = [cell for cell in cells.read(plan.path) if cell.method in ALL_METHODS]
+    valid = [c for c in known if c.is_of(c.method, c.concept, under(gallery, plan, c.method, c.concept))]
+    return sorted(valid, key=lambda cell: ALL_METHODS.index(cell.method))
 
 
 def line(cell: Cell) -> str:
@@ -116,12 +122,12 @@ def line(cell: Cell) -> str:
     return f"{cell.concept}, {cell.method}: UA {erased.value:.0%}, IRA {kept.value:.0%}, {cell.seconds:.2f} s"
 
 
-def picture(gallery: Gallery, plan: Plan) -> Image.Image:
+def picture(gallery: Gallery, plan: Plan, methods: Sequence[str]) -> Image.Image:
     """Return the grid, with the unedited model above the methods."""
     columns = {name: columns_of(plan.asked(name)) for name in plan.in_grid}
     for name, questions in columns.items():
         save_strip(plan.strip("unedited", name), gallery.paint(Model(gallery.pipeline), questions))
-    rows = ("unedited", *plan.methods)
+    rows = ("unedited", *methods)
     paths = {(method, name): plan.strip(method, name) for method in rows for name in columns}
     return grid(columns, rows, {key: read_strip(path) for key, path in paths.items() if path.exists()})
 
@@ -133,7 +139,7 @@ def write(gallery: Gallery, plan: Plan, measured: Sequence[Cell], options: argpa
     command = f"python -m bench.quality --budget {options.budget} --half {options.half}"
     content = content_of(measured, command=command, about=told)
     grid_path = plan.path.with_suffix(".png")
-    picture(gallery, plan).save(grid_path, optimize=True)
+    picture(gallery, plan, tuple(dict.fromkeys(cell.method for cell in measured))).save(grid_path, optimize=True)
     plan.path.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     plan.path.with_suffix(".md").write_text(markdown(content, measured, grid_path.name), encoding="utf-8")
 
@@ -162,8 +168,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _half(half: str) -> tuple[str, ...]:
-    return (*OBJECT_HALVES[half], *LOOK_HALVES[half])  # type: ignore[index]
+def _half(half: Half) -> tuple[str, ...]:
+    return (*OBJECT_HALVES[half], *LOOK_HALVES[half])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -174,6 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stem = f"quality_{options.budget}" + ("_tuning" if options.half == "tuning" else "")
     plan = Plan(
         budget=budget,
+        half=options.half,
         methods=tuple(options.methods or budget.chosen(ALL_METHODS)),
         concepts=tuple(options.concepts or budget.concepts(options.half)),
         images=options.images,
@@ -189,7 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gallery = Gallery(pipeline, judge, sampler, options.results / "cache" / "unedited.jsonl")
 
     # 3. Measure and report.
-    write(gallery, plan, measure_all(gallery, plan), options)
+    measure_all(gallery, plan)
+    write(gallery, plan, current(gallery, plan), options)
     return 0
 
 

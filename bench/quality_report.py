@@ -137,7 +137,9 @@ def _table(kind: str, rows: Mapping[str, Any]) -> list[str]:
     names = [name for name in COLUMNS if any(name in row for row in rows.values())]
     goals = [f"{GOALS[kind][name]:.0%}" if name in GOALS[kind] else "" for name in names]
     shares = [
-        f"| {method} | " + " | ".join(_share(row[name]) if name in row else "" for name in names) + _cost(row)
+        f"| {method}{_fewer(row, rows)} | "
+        + " | ".join(_share(row[name]) if name in row else "" for name in names)
+        + _cost(row)
         for method, row in rows.items()
     ]
     ratios = [
@@ -161,6 +163,12 @@ def _table(kind: str, rows: Mapping[str, Any]) -> list[str]:
         "|---" * (len(names) + 1) + "|",
         *ratios,
     ]
+
+
+def _fewer(row: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
+    """Return of how many concepts a row is, where it is not all of them."""
+    count = row["concepts"]
+    return "" if count == rows["unedited"]["concepts"] else f" ({count} of them)"
 
 
 def _share(figures: Mapping[str, Any]) -> str:

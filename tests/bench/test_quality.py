@@ -92,6 +92,13 @@ def test_a_second_run_measures_nothing_again_unless_it_is_told_to(run, tmp_path:
     assert len(cells.read(tmp_path / "quality_small.jsonl")) == 3
 
 
+def test_a_run_of_one_method_keeps_the_others_in_the_table(run, tmp_path: Path):
+    run("--methods", "uce", "--concepts", "dog", "house")
+    content = run("--methods", "few_shot_unlearning", "--concepts", "dog")
+    assert set(content["summary"]["objects"]) == {"unedited", "uce", "few_shot_unlearning"}
+    assert "| few_shot_unlearning (1 of them) |" in (tmp_path / "quality_small.md").read_text()
+
+
 def test_a_stopped_run_goes_on_where_it_was(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def stopped(pipeline, method, job):
