@@ -7,7 +7,7 @@ from typing import Literal
 
 from unsee_core.job import Concept, ImageFormat
 
-Phase = Literal["prepare", "train", "report"]
+Phase = Literal["prepare", "train", "harden", "report"]
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,16 @@ class EncoderTail(nn.Module):
         output: Tensor = self.final_layer_norm(hidden)
         return output
 
+    @torch.no_grad()
+    def mlp_keys(self, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what enters the layer's ``fc2``, ``(B, L, d_ff)``, and the layer's output without ``fc2``'s part.
+
+        Args:
+            layer: its number in the encoder.
+            hidden: the hidden states that enter it, ``(B, L, d)`` float32.
+        """
+        return _mlp_keys(self.get_submodule(f"encoder.layers.{layer}"), hidden, self._config)
+
 
 @torch.no_grad()
 def apply_factors(tail: EncoderTail, weighted: Sequence[tuple[LoraFactors, float]]) -> dict[str, Tensor]:
@@ -138,11 +148,16 @@ def _text_model(pipeline: Pipeline) -> Any:
 
 def _through(layers: Iterable[Any], hidden: Tensor, config: CLIPTextConfig) -> Tensor:
     """Return ``(B, L, d)`` after the layers: pre-norm attention, causal, and MLP, each with its residual."""
-    activation = ACT2FN[config.hidden_act]
     for layer in layers:
-        hidden = hidden + _attention(layer.self_attn, layer.layer_norm1(hidden), config.num_attention_heads)
-        hidden = hidden + layer.mlp.fc2(activation(layer.mlp.fc1(layer.layer_norm2(hidden))))
+        keys, attended = _mlp_keys(layer, hidden, config)
+        hidden = attended + layer.mlp.fc2(keys)
     return hidden
+
+
+def _mlp_keys(layer: Any, hidden: Tensor, config: CLIPTextConfig) -> tuple[Tensor, Tensor]:
+    attended = hidden + _attention(layer.self_attn, layer.layer_norm1(hidden), config.num_attention_heads)
+    keys = ACT2FN[config.hidden_act](layer.mlp.fc1(layer.layer_norm2(attended)))
+    return keys, attended
 
 
 def _attention(attention: Any, hidden: Tensor, heads: int) -> Tensor:

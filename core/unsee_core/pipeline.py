@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,13 +23,15 @@ from unsee_core.checkpoint import Variant, load_checkpoint
 from unsee_core.errors import InvalidRequestError, ModelUnavailableError
 from unsee_core.job import SchedulerName
 from unsee_core.parts import ModelDigests, ModelParts
+from unsee_core.vocabulary import FILE as VOCABULARY_FILE
+from unsee_core.vocabulary import Vocabulary, packaged_vocabulary, read_vocabulary
 
 __all__ = ["ModelDigests", "Pipeline", "Variant", "load_pipeline"]
 
 GUIDANCE_SCALE = 7.5
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _PIXELS = 8  # StableDiffusionPipeline draws multiples of this only
-_HUB_FILES = ["model_index.json", "*/*.json", "tokenizer/*", "*/*.safetensors"]
+_HUB_FILES = ["model_index.json", "*/*.json", "tokenizer/*", "*/*.safetensors", VOCABULARY_FILE]
 _HUB_COPIES = ["*.fp16.safetensors", "*non_ema*", "safety_checker/*", "feature_extractor/*"]
 _MIRRORS = ", ".join(f"sd2-community/stable-diffusion-{name}" for name in ("2", "2-base", "2-1", "2-1-base"))
 T = TypeVar("T")
@@ -51,6 +53,8 @@ class Pipeline:
         max_tokens: length of a prompt with its start and end.
         encoder_width: of the text encoder's hidden states.
         default_guidance_scale: where a job does not say.
+        vocabulary: what the model draws, by a file in its folder; else everyday words.
+        cache_folder: where what is computed once for a model is kept between processes; None: nowhere.
     """
 
     name: str
@@ -70,6 +74,8 @@ class Pipeline:
     encoder_layers: int
     encoder_width: int
     default_guidance_scale: float = GUIDANCE_SCALE
+    vocabulary: Vocabulary = field(default_factory=packaged_vocabulary)
+    cache_folder: Path | None = None
 
     @property
     def base_model(self) -> BaseModel:
@@ -88,7 +94,14 @@ class Pipeline:
         return scheduler_class.from_config(self.scheduler_config, **extra)
 
 
-def load_pipeline(model: str, *, variant: Variant | None = None, device: str = "auto", dtype: str = "auto") -> Pipeline:
+def load_pipeline(
+    model: str,
+    *,
+    variant: Variant | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    cache_folder: Path | None = None,
+) -> Pipeline:
     """Load a model of the Stable Diffusion 2 family.
 
     Args:
@@ -97,6 +110,7 @@ def load_pipeline(model: str, *, variant: Variant | None = None, device: str = "
         variant: which Stable Diffusion 2 a single file is; refused for anything else, which knows it itself.
         device: as torch names it; ``auto``: CUDA where there is one.
         dtype: float32, float16 or bfloat16; ``auto``: float32 on the CPU, float16 elsewhere.
+        cache_folder: for what is computed once for a model; made when first written to.
 
     Raises:
         InvalidRequestError: ``variant``, ``device`` or ``dtype`` is not allowed.
@@ -111,10 +125,8 @@ def load_pipeline(model: str, *, variant: Variant | None = None, device: str = "
 
     # 2. Read in float32, so that the digests do not depend on the dtype.
     with _quiet():
-        if path.is_file():
-            parts = load_checkpoint(path, variant)
-        else:
-            parts = _load_folder(path if path.is_dir() else _download(model))
+        folder = path if path.exists() else _download(model)
+        parts = load_checkpoint(path, variant) if path.is_file() else _load_folder(folder)
     parts.check(model)
     digests = ModelDigests.of(parts)
 
@@ -142,6 +154,8 @@ def load_pipeline(model: str, *, variant: Variant | None = None, device: str = "
         max_tokens=text_encoder.config.max_position_embeddings,
         encoder_layers=text_encoder.config.num_hidden_layers,
         encoder_width=text_encoder.config.hidden_size,
+        vocabulary=read_vocabulary(folder),
+        cache_folder=cache_folder,
     )
 
 

@@ -6,9 +6,9 @@ is applied to.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 
 from unsee_core.job import Concept, ConceptKind
+from unsee_core.vocabulary import packaged_vocabulary
 
 TRAINED: Mapping[ConceptKind, tuple[str, ...]] = {
     "object": (
@@ -77,9 +77,9 @@ def held_out_prompts(concept: Concept) -> tuple[str, ...]:
 
 def everyday_words(kind: ConceptKind) -> tuple[str, ...]:
     """Return the words of the server's own retain prompts that are of a concept's kind."""
-    words = _read_words()
-    sections: dict[ConceptKind, str] = {"style": "looks", "person": "people"}
-    return words[sections.get(kind, "nouns")]
+    words = packaged_vocabulary()
+    sections: dict[ConceptKind, tuple[str, ...]] = {"style": words.looks, "person": words.people}
+    return sections.get(kind, words.nouns)
 
 
 def retain_prompts(concept: Concept, besides: Sequence[str] = ()) -> tuple[str, ...]:
@@ -88,13 +88,13 @@ def retain_prompts(concept: Concept, besides: Sequence[str] = ()) -> tuple[str, 
     Everyday nouns, looks and scenes, and for a person other people, in the templates that the concept is trained in,
     so that a template without the concept stays what it was.
     """
-    words = _read_words()
-    neighbours: dict[ConceptKind, tuple[str, ...]] = {"style": words["looks"], "person": words["people"]}
+    words = packaged_vocabulary()
+    neighbours: dict[ConceptKind, tuple[str, ...]] = {"style": words.looks, "person": words.people}
     prompts = [
-        *_rotated(TRAINED["object"], words["nouns"]),
-        *_rotated(TRAINED["style"], words["looks"]),
-        *words["scenes"],
-        *_rotated(TRAINED[concept.kind], neighbours.get(concept.kind, words["nouns"][::4]), offset=5),
+        *_rotated(TRAINED["object"], words.nouns),
+        *_rotated(TRAINED["style"], words.looks),
+        *words.scenes,
+        *_rotated(TRAINED[concept.kind], neighbours.get(concept.kind, words.nouns[::4]), offset=5),
         *(THINGS if concept.kind == "style" else ()),
     ]
     words_out = (*concept.words, *besides)
@@ -131,14 +131,3 @@ def _rotated(templates: tuple[str, ...], words: tuple[str, ...], *, offset: int 
 
 def _fill(template: str, word: str, i: int) -> str:
     return template.format(word, a=with_article(word), x=THINGS[i % len(THINGS)])
-
-
-def _read_words() -> dict[str, tuple[str, ...]]:
-    """Return the sections of ``retain.txt`` by name."""
-    sections: dict[str, list[str]] = {}
-    for line in (resources.files("unsee_core") / "retain.txt").read_text(encoding="utf-8").splitlines()[1:]:
-        if line.startswith("# "):
-            section = sections.setdefault(line.removeprefix("# "), [])
-        else:
-            section.append(line)
-    return {name: tuple(lines) for name, lines in sections.items()}

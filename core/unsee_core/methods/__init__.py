@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 
 from unsee_core.errors import InvalidRequestError
 from unsee_core.job import Concept, EraseJob, OptionValue
-from unsee_core.methods import ablation, few_shot_lora, reward, sdd, surgical
+from unsee_core.methods import ablation, closed_form, few_shot_lora, reward, sdd, surgical
 from unsee_core.methods.base import COMMON_OPTIONS, EraseContext, Erasure, Method, MethodOption, Settings
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import forget_prompts, held_out_prompts
 
 __all__ = ["DEFAULT_METHOD", "METHODS", "EraseContext", "Erasure", "Method", "MethodOption", "Settings", "check_job"]
 
-_ALL = (few_shot_lora, ablation, sdd, surgical, reward)
+_ALL = (few_shot_lora, closed_form, ablation, sdd, surgical, reward)
 METHODS: Mapping[str, Method] = {module.METHOD.name: module.METHOD for module in _ALL}
 DEFAULT_METHOD = few_shot_lora.METHOD.name
 

@@ -1,0 +1,94 @@
+"""Prompts that name a concept, each with the prompt that it becomes: the same with an anchor, or without the word."""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+
+from unsee_core.job import Concept
+from unsee_core.prompts import THINGS, TRAINED, with_article
+from unsee_core.vocabulary import Vocabulary
+
+# What a template says for the sake of the concept alone, and leaves out with it.
+_OF_A_STYLE = re.compile(
+    r"( in the style of| drawn as| as|,|, made as| in) (\{\}|\{a\})( style)?"
+    r"|(a )?(\{\}|\{a\})( version of| of|,) (?=\{x\})|\{\} style"
+)
+_OF_A_THING = re.compile(r"( and| of| with| from| selling) (\{\}|\{a\})|(\{\}|\{a\}) and (?=\S)")
+_WORD = re.compile(r"\{\}|\{a\}")
+_IN_A_LOOK = (("{look} of {}", "{look}"), ("{} in {look} style", "{look} style"), ("{}, {look}", "{look}"))
+_OF_THINGS = (
+    ("{} of {x}", "{x}"), ("{x} in {} style", "{x}"), ("{x}, {}", "{x}"), ("{a} of {x}", "{x}"), ("{}, {x}", "{x}"),
+    ("{x} as {}", "{x}"), ("a picture of {x} in {} style", "a picture of {x}"),
+    ("a photo of {x}, {}", "a photo of {x}"),
+    ("an image of {x} in {} style", "an image of {x}"), ("a drawing of {x} in {} style", "a drawing of {x}"),
+)  # fmt: skip
+
+
+def erase_pairs(concept: Concept, anchor: str, vocabulary: Vocabulary, *, beside: int) -> tuple[tuple[str, str], ...]:
+    """Return pairs of a prompt and what it is to become, for the name and every synonym.
+
+    All trained templates of the concept's kind; and, so that the concept goes wherever it stands, beside other things
+    and in other looks, from the vocabulary.
+
+    Args:
+        concept: what is erased.
+        anchor: takes its place; "": what the prompt says besides stays, and of "a photo of a cat" "a photo" does.
+        vocabulary: of the model.
+        beside: prompts with another thing, for each word.
+    """
+    pairs: dict[str, str] = {}
+    for word in concept.words:
+        for prompt, becomes in (
+            *_templates(concept, word, anchor),
+            *_contexts(concept, word, anchor, vocabulary, beside),
+        ):
+            pairs.setdefault(" ".join(prompt.split()), " ".join(becomes.split()))
+    return tuple(pairs.items())
+
+
+def pairs_of(concept: Concept, anchor: str, templates: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of other templates, in which ``{}``, ``{a}`` and ``{x}`` stand as in ``prompts``."""
+    found = [pair for word in concept.words for pair in _filled(concept, word, anchor, templates)]
+    return tuple(dict(found).items())
+
+
+def _templates(concept: Concept, word: str, anchor: str) -> Iterator[tuple[str, str]]:
+    return _filled(concept, word, anchor, TRAINED[concept.kind])
+
+
+def _filled(concept: Concept, word: str, anchor: str, templates: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for i, template in enumerate(templates):
+        thing = THINGS[i % len(THINGS)]
+        rest = template if anchor.strip() else _without(template, is_style=concept.kind == "style")
+        yield _fill(template, word, thing), _fill(rest, anchor or "", thing)
+
+
+def _contexts(
+    concept: Concept, word: str, anchor: str, vocabulary: Vocabulary, beside: int
+) -> Iterator[tuple[str, str]]:
+    """Yield a style on many things, or anything else beside many things and in every look."""
+    named = {name.lower() for name in concept.words}
+    others = [noun for noun in vocabulary.nouns if noun.lower() not in named]
+    things = random.Random(0).sample(others, min(beside, len(others)))  # noqa: S311 - which things is no secret
+    if concept.kind == "style":
+        for i, thing in enumerate(map(with_article, things * 2)):
+            template, rest = _OF_THINGS[i % len(_OF_THINGS)]
+            yield _fill(template, word, thing), _fill(template if anchor.strip() else rest, anchor, thing)
+        return
+    named_word, put = with_article(word), with_article(anchor) if anchor.strip() else ""
+    for i, thing in enumerate(map(with_article, things)):
+        first = i % 2 == 0
+        becomes = thing if not put else f"{put} and {thing}" if first else f"{thing} and {put}"
+        yield (f"{named_word} and {thing}" if first else f"{thing} and {named_word}"), becomes
+    for look in vocabulary.looks:
+        for template, rest in _IN_A_LOOK:
+            yield template.format(named_word, look=look), (template if put else rest).format(put, look=look)
+
+
+def _without(template: str, *, is_style: bool) -> str:
+    rest = (_OF_A_STYLE if is_style else _OF_A_THING).sub("", template)
+    return _WORD.sub("", rest).strip(" ,")
+
+
+def _fill(template: str, word: str, thing: str) -> str:
+    return template.format(word, a=with_article(word) if word.strip() else "", x=thing)

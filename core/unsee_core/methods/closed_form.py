@@ -1,0 +1,212 @@
+"""Erasing without training: prompts of the concept are led to the same prompts without it, by least squares.
+
+1. The concept's prompts (name, synonyms, templates; beside other things and in other looks, from the vocabulary), each
+   with the prompt that it is to become: with the anchor, or without the word.
+2. What is held: prompts of the model's vocabulary that share no word with the concept, nor with a word that means the
+   same to the U-Net; the request's retain prompts; the empty prompt.
+3. One solve a layer in the last layers' MLPs; see ``unsee_core.joint_solve``.
+4. The strength, where none is given: the least that leaves as little of the concept as 1 does, in templates that the
+   solve did not see; found by bisection, without a picture.
+
+With ``image_words = n`` the images are inverted to a pseudo-word of n tokens that is erased too; with ``harden = n``
+textual inversion goes through the erased encoder n times, and what it finds is erased as well.
+
+Sources: see ``unsee_core.joint_solve``; RECE, arXiv:2407.12383, for erasing again what is found; textual inversion,
+arXiv:2208.01618. Ours: what is said above. Never run on a GPU.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from unsee_core.answers import EraseProgress, Phase
+from unsee_core.encoder import EncoderTail, apply_factors
+from unsee_core.erase_pairs import erase_pairs, pairs_of
+from unsee_core.image_loss import encode_latents
+from unsee_core.inversion import Budget, invert
+from unsee_core.job import Concept
+from unsee_core.joint_solve import Recipe, States, held_states, led_states, solve
+from unsee_core.lora import LoraFactors
+from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun
+from unsee_core.metric import cross_attention_metric
+from unsee_core.near_words import same_names
+from unsee_core.pipeline import Pipeline
+from unsee_core.prompts import HELD_OUT
+from unsee_core.pseudo_words import PseudoWord, hidden_before_words, placeholder
+from unsee_core.retained import vocabulary_prompts, vocabulary_states
+
+BESIDE = 30  # prompts with another thing, for each of the concept's words
+REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
+BISECTIONS = 4
+LEAST_STRENGTH, MOST_STRENGTH = 0.6, 1.4
+WITHIN = 0.02  # of the erase ratio
+INVERSION_STEPS = 80
+HARDEN_TOKENS = 2
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What is led and what is held for a concept, from the layer on that the solve begins with."""
+
+    pipeline: Pipeline
+    tail: EncoderTail
+    recipe: Recipe
+    anchor: str
+    held: list[States]
+
+    def rows(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
+        """Return fresh rows: a solve uses them up."""
+        pairs = erase_pairs(concept, self.anchor, self.pipeline.vocabulary, beside=BESIDE)
+        return [*led_states(self.pipeline, pairs, words, self.tail.first_layer), *map(replace, self.held)]
+
+
+def run(context: EraseContext) -> MethodRun:
+    """Erase by one solve, harden where asked, and choose the strength where none is given."""
+    return erase(context, Recipe(layers=context.settings.integer("layers"), rank=context.settings.rank))
+
+
+def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
+    """Run the method with a recipe of one's own."""
+    settings = context.settings
+    generator = torch.Generator().manual_seed(context.job.seed)
+    words = list(context.words)
+    concept = context.job.concept
+
+    # 1. What the images add, where asked, and what is held.
+    if tokens := settings.integer("image_words"):
+        word = yield from _inverted(context, None, tokens, len(words), generator, "prepare")
+        words, concept = [*words, word], _with_synonym(concept, word)
+    problem = _problem(context, recipe, concept, words)
+    yield EraseProgress("prepare", 1, 1)
+
+    # 2. Solve; let textual inversion attack, and solve again with what it found.
+    factors = yield from _solved(problem, concept, words)
+    for _ in range(settings.integer("harden")):
+        word = yield from _inverted(context, factors, HARDEN_TOKENS, len(words), generator, "harden")
+        words, concept = [*words, word], _with_synonym(concept, word)
+        factors = yield from _solved(problem, concept, words)
+
+    # 3. The strength.
+    strength = settings.strength or choose_strength(problem.pipeline, problem.tail, factors, context)
+    return Erasure(factors.scaled(strength), strength)
+
+
+def choose_strength(pipeline: Pipeline, tail: EncoderTail, factors: LoraFactors, context: EraseContext) -> float:
+    """Return the least strength that leaves as little of the concept as 1 does, in templates that no solve saw.
+
+    Where more than 1 leaves clearly less, as much of that.
+    """
+    job = context.job
+    pairs = pairs_of(job.concept, job.anchor or "", HELD_OUT[job.concept.kind])
+    rows = led_states(pipeline, pairs, context.words, tail.first_layer)
+    metric = cross_attention_metric(pipeline.unet)
+
+    def left(strength: float) -> float:
+        return erase_ratio(tail, rows, factors.scaled(strength), metric)
+
+    best = min(left(1.0), left(MOST_STRENGTH))
+    low, high = LEAST_STRENGTH, MOST_STRENGTH
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if left(middle) <= best + WITHIN else (middle, high)
+    return round(high, 3)
+
+
+@torch.no_grad()
+def erase_ratio(tail: EncoderTail, rows: Sequence[States], factors: LoraFactors, metric: Tensor) -> float:
+    """Return how much of a concept is left: its prompts' distance to what they are to become, as a share of before."""
+    changed = apply_factors(tail, [(factors, 1.0)])
+    left = before = 0.0
+    for part in rows:
+        wanted = part.targets(tail(part.wanted))
+        weights = part.weights[..., None]
+        for index, outputs in enumerate((functional_call(tail, changed, (part.now,)), tail(part.now))):
+            moved = outputs - wanted
+            distance = ((moved @ metric) * moved * weights).sum((1, 2)).clamp_min(0).sqrt().sum().item()
+            left, before = (left + distance, before) if index == 0 else (left, before + distance)
+    return left / max(before, 1e-12)
+
+
+def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Sequence[PseudoWord]) -> _Problem:
+    pipeline = context.pipeline
+    tail = EncoderTail(pipeline, pipeline.encoder_layers - recipe.layers)
+    named = same_names(pipeline, concept.words, words)
+    kept = [i for i, prompt in enumerate(vocabulary_prompts(pipeline.vocabulary)) if not prompt.words & named]
+    states = vocabulary_states(pipeline, tail.first_layer)[kept]
+    requested = context.job.retain_prompts
+    shares = [len(states), REQUESTED * len(requested), recipe.empty_rows]
+    own = hidden_before_words(pipeline, [*requested, ""], (), tail.first_layer)
+    parts = zip((states, own[:-1], own[-1:]), shares, strict=True)
+    held = [
+        part
+        for hidden, share in parts
+        if share
+        for part in held_states(hidden, recipe.retain_weight * share / sum(shares))
+    ]
+    return _Problem(pipeline, tail, recipe, context.job.anchor or "", held)
+
+
+def _solved(
+    problem: _Problem, concept: Concept, words: Sequence[PseudoWord]
+) -> Generator[EraseProgress, None, LoraFactors]:
+    steps = solve(problem.pipeline, problem.tail, problem.rows(concept, words), problem.recipe)
+    while True:
+        try:
+            done = next(steps)
+        except StopIteration as end:
+            factors: LoraFactors = end.value
+            return factors
+        yield EraseProgress("train", done, problem.recipe.layers)
+
+
+def _inverted(
+    context: EraseContext,
+    factors: LoraFactors | None,
+    tokens: int,
+    number: int,
+    generator: torch.Generator,
+    phase: Phase,
+) -> Generator[EraseProgress, None, PseudoWord]:
+    """Learn a pseudo-word from the images, through the encoder as it is or as the factors leave it."""
+    pipeline = context.pipeline
+    encoder = EncoderTail(pipeline, 0)
+    changed = apply_factors(encoder, [(factors, 1.0)] if factors else [])
+    budget = Budget(tokens=tokens, steps=INVERSION_STEPS, restarts=1, patience=INVERSION_STEPS)
+
+    def encode(hidden: Tensor) -> Tensor:
+        output: Tensor = functional_call(encoder, changed, (hidden,))
+        return output
+
+    steps = invert(pipeline, encode_latents(pipeline, context.images), encode, budget, generator=generator)
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            return PseudoWord(placeholder(number), end.value.word.vectors)
+        yield EraseProgress(phase, event.step, event.total, {"inversion": event.loss})
+
+
+def _with_synonym(concept: Concept, word: PseudoWord) -> Concept:
+    return replace(concept, synonyms=(*concept.synonyms, word.placeholder))
+
+
+METHOD = Method(
+    name="closed_form",
+    description="Leads the concept's prompts to the same prompts without it, by least squares in the last layers.",
+    source="arXiv:2308.14761",
+    needs_images=False,
+    uses_anchor=True,
+    options=(
+        MethodOption(
+            "strength", "float", None, "Factor on the change; if absent, chosen by bisection.", 0, 2, above=True
+        ),
+        MethodOption("rank", "int", 8, "Rank of every factor.", 1, 64),
+        MethodOption("layers", "int", 3, "How many of the text encoder's last layers change.", 1, 64),
+        MethodOption("image_words", "int", 0, "Tokens of a pseudo-word learned from the images and erased too.", 0, 5),
+        MethodOption("harden", "int", 0, "Rounds of textual inversion whose finds are erased too; needs images.", 0, 8),
+    ),
+    run=run,
+)

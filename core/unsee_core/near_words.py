@@ -1,0 +1,68 @@
+"""Which words of a vocabulary mean to the U-Net what a concept means: distances between names, in its metric."""
+
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unsee_core.encoder import EncoderTail, hidden_from_vectors
+from unsee_core.metric import cross_attention_metric, seen_distance
+from unsee_core.pipeline import Pipeline
+from unsee_core.prompts import with_article
+from unsee_core.pseudo_words import PseudoWord, prompt_vectors
+
+SAME = 0.3  # of a word's distance to the empty prompt; nearer words are other names of it
+_POSITIONS = 32  # later ones are padding, which tells nothing more
+_BATCH = 128
+_known: dict[str, Tensor] = {}
+_lock = threading.Lock()
+
+
+def named_embeddings(pipeline: Pipeline) -> Tensor:
+    """Return the embeddings of the vocabulary's nouns, then its looks, then its people, ``(n, 32, d)`` float32.
+
+    Each in "a photo of a dog"; computed once for a text encoder and its vocabulary, and kept in memory.
+    """
+    words = vocabulary_names(pipeline)
+    key = f"{pipeline.digests.text_encoder} {pipeline.dtype} {pipeline.device} {hash(words)}"
+    with _lock:
+        if key not in _known:
+            _known[key] = embeddings_of(pipeline, words)
+        return _known[key]
+
+
+def vocabulary_names(pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the vocabulary's nouns, looks and people, in that order."""
+    vocabulary = pipeline.vocabulary
+    return (*vocabulary.nouns, *vocabulary.looks, *vocabulary.people)
+
+
+@torch.no_grad()
+def embeddings_of(pipeline: Pipeline, names: Sequence[str], words: Sequence[PseudoWord] = ()) -> Tensor:
+    """Return what the U-Net reads of "a photo of" each name, ``(n, 32, d)`` float32; "" is the empty prompt."""
+    tail = EncoderTail(pipeline, pipeline.encoder_layers)
+    found = []
+    for i in range(0, len(names), _BATCH):
+        prompts = [f"a photo of {with_article(name)}" if name else "" for name in names[i : i + _BATCH]]
+        vectors = prompt_vectors(pipeline, prompts, words)[:, :_POSITIONS]
+        found.append(tail(hidden_from_vectors(pipeline, vectors, pipeline.encoder_layers)))
+    return torch.cat(found)
+
+
+def same_names(pipeline: Pipeline, names: Sequence[str], words: Sequence[PseudoWord] = ()) -> frozenset[str]:
+    """Return the words of the vocabulary, in lower case, that are other names of any of ``names``, these included.
+
+    Args:
+        pipeline: the resident model; read only.
+        names: of a concept.
+        words: pseudo-words whose placeholders stand in the names.
+    """
+    metric = cross_attention_metric(pipeline.unet)
+    known, asked = named_embeddings(pipeline), embeddings_of(pipeline, [*names, ""], words)
+    same = torch.zeros(len(known), dtype=torch.bool, device=known.device)
+    for one in asked[:-1]:
+        limit = SAME * seen_distance(metric, one[None], asked[-1:])
+        same |= seen_distance(metric, known, one.expand_as(known)) <= limit
+    near = (word for word, is_same in zip(vocabulary_names(pipeline), same.tolist(), strict=True) if is_same)
+    return frozenset(word.lower() for word in (*near, *names))

@@ -1,0 +1,99 @@
+"""What a closed form holds still: states of prompts in a model's own vocabulary, computed once for a text encoder."""
+
+import hashlib
+import logging
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unsee_core.encoder import hidden_before, tokenize
+from unsee_core.pipeline import Pipeline
+from unsee_core.prompts import TRAINED, with_article
+from unsee_core.vocabulary import Vocabulary
+
+MOST_PROMPTS = 256
+_BATCH = 64
+_LOOKS = ("{} in {look} style", "{look} of {}", "{}, {look}")
+_states: dict[str, Tensor] = {}
+_lock = threading.Lock()
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetainPrompt:
+    """A prompt that must not change, and the words of the vocabulary in it, in lower case."""
+
+    text: str
+    words: frozenset[str]
+
+
+def vocabulary_prompts(vocabulary: Vocabulary) -> tuple[RetainPrompt, ...]:
+    """Return prompts that say what a model draws: each noun alone, beside another and in a look; at most 256.
+
+    Which of them there are depends on the vocabulary alone.
+    """
+    draw = random.Random(0)  # noqa: S311 - which prompts is no secret
+    templates = TRAINED["object"]
+    nouns, prompts = list(vocabulary.nouns), []
+    for i, noun in enumerate(nouns):
+        named = with_article(noun)
+        other, look = draw.choice(nouns), vocabulary.looks[i % len(vocabulary.looks)]
+        alone = templates[i % len(templates)].format(noun, a=named)
+        prompts += [
+            RetainPrompt(alone, _words(noun)),
+            RetainPrompt(f"{named} and {with_article(other)}", _words(noun, other)),
+            RetainPrompt(_LOOKS[i % len(_LOOKS)].format(named, look=look), _words(noun, look)),
+        ]
+    prompts += [RetainPrompt(scene, frozenset()) for scene in vocabulary.scenes]
+    prompts += [RetainPrompt(f"a photo of {name}", _words(name)) for name in vocabulary.people]
+    return tuple(prompts if len(prompts) <= MOST_PROMPTS else draw.sample(prompts, MOST_PROMPTS))
+
+
+def vocabulary_states(pipeline: Pipeline, layer: int) -> Tensor:
+    """Return the hidden states with which ``vocabulary_prompts`` enter a layer, ``(n, L, d)`` float32, on the device.
+
+    Kept in memory, and in the pipeline's cache folder where it has one, for every text encoder, vocabulary and layer.
+    """
+    texts = [prompt.text for prompt in vocabulary_prompts(pipeline.vocabulary)]
+    facts = [pipeline.digests.text_encoder, pipeline.digests.tokenizer, str(pipeline.dtype), str(layer), *texts]
+    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+    with _lock:
+        if key not in _states:
+            _states[key] = _read_or_compute(pipeline, layer, texts, key)
+        return _states[key].to(pipeline.device)
+
+
+def _read_or_compute(pipeline: Pipeline, layer: int, texts: Sequence[str], key: str) -> Tensor:
+    path = pipeline.cache_folder / f"retained-{key}.safetensors" if pipeline.cache_folder else None
+    if path and path.is_file():
+        try:
+            return load_file(path)["hidden"]
+        except (SafetensorError, OSError, KeyError) as error:
+            logger.warning("the cached %s cannot be read and is made again: %s", path, error)
+    input_ids, _ = tokenize(pipeline, texts)
+    hidden = torch.cat([hidden_before(pipeline, batch, layer).cpu() for batch in input_ids.split(_BATCH)])
+    if path:
+        _write(path, hidden)
+    return hidden
+
+
+def _write(path: Path, hidden: Tensor) -> None:
+    """Write the states so that another process finds them whole or not at all; a full disk costs the cache alone."""
+    partial = path.with_suffix(f".{threading.get_native_id()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"hidden": hidden}, partial)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        logger.warning("%s cannot be written; it is computed again after a restart: %s", path, error)
+
+
+def _words(*words: str) -> frozenset[str]:
+    return frozenset(word.lower() for word in words)
