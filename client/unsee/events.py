@@ -9,10 +9,11 @@ from unsee.images import GeneratedImage
 from unsee.names import IMAGE_FORMATS
 from unsee.v1 import erase_pb2, generate_pb2
 
-Phase = Literal["prepare", "train", "report"]
+Phase = Literal["prepare", "train", "harden", "report"]
 _PHASES: "Mapping[erase_pb2.ErasePhase.ValueType, Phase]" = {
     erase_pb2.ERASE_PHASE_PREPARE: "prepare",
     erase_pb2.ERASE_PHASE_TRAIN: "train",
+    erase_pb2.ERASE_PHASE_HARDEN: "harden",
     erase_pb2.ERASE_PHASE_REPORT: "report",
 }
 

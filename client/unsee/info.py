@@ -26,6 +26,7 @@ class MethodInfo:
     source: str
     needs_images: bool
     uses_anchor: bool
+    uses_adapters: bool
     options: tuple[OptionInfo, ...]
 
 
@@ -98,5 +99,6 @@ def _method(message: info_pb2.MethodInfo) -> MethodInfo:
         source=message.source,
         needs_images=message.needs_images,
         uses_anchor=message.uses_anchor,
+        uses_adapters=message.uses_adapters,
         options=tuple(options),
     )

@@ -28,8 +28,8 @@ class EraseOptions(TypedDict, total=False):
         name: of the adapter; None: a slug of the concept's name and eight digits of the digest.
         replace: an adapter of this name is replaced; else that is an AlreadyExistsError.
         labels: stored with the adapter.
-        layers: how many of the encoder's last layers change; for "few_shot_lora".
-        train_final_norm: the encoder's final norm changes too; for "few_shot_lora".
+        options: what only the method reads, by name, as ``server_info()`` lists them; with ``method``.
+        adapters_in_force: by name or digest: it is made for the model as they leave it; where the method allows it.
         request_id: of the caller's own; drawn if left out.
     """
 
@@ -46,8 +46,8 @@ class EraseOptions(TypedDict, total=False):
     name: str | None
     replace: bool
     labels: Mapping[str, str]
-    layers: int | None
-    train_final_norm: bool
+    options: Mapping[str, int | float | bool]
+    adapters_in_force: Sequence[str]
     request_id: str | None
 
 

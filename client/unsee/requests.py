@@ -19,6 +19,14 @@ Name = TypeVar("Name", bound=str)
 Number = TypeVar("Number")
 Item = TypeVar("Item")
 Message = TypeVar("Message")
+METHOD_OPTIONS: Mapping[str, Any] = {
+    "ablation": erase_pb2.AblationOptions,
+    "closed_form": erase_pb2.ClosedFormOptions,
+    "few_shot_lora": erase_pb2.FewShotLoraOptions,
+    "reward": erase_pb2.RewardOptions,
+    "sdd": erase_pb2.SddOptions,
+    "surgical": erase_pb2.SurgicalOptions,
+}
 
 
 def erase_request(concept: str, options: EraseOptions) -> erase_pb2.EraseRequest:
@@ -29,10 +37,6 @@ def erase_request(concept: str, options: EraseOptions) -> erase_pb2.EraseRequest
         TypeError: there is no such option.
     """
     check_names(options, EraseOptions)
-    layers, train_final_norm = options.get("layers"), options.get("train_final_norm", False)
-    few_shot = None
-    if layers is not None or train_final_norm:
-        few_shot = wire(erase_pb2.FewShotLoraOptions, layers=layers, train_final_norm=train_final_norm)
     images = several("images", options.get("images", ()))
     return wire(
         erase_pb2.EraseRequest,
@@ -49,8 +53,28 @@ def erase_request(concept: str, options: EraseOptions) -> erase_pb2.EraseRequest
         replace=options.get("replace", False),
         labels=options.get("labels", {}),
         request_id=options.get("request_id") or str(uuid.uuid4()),
-        few_shot_lora=few_shot,
+        adapters_in_force=several("adapters_in_force", options.get("adapters_in_force", ())),
+        **_method_options(options.get("method"), options.get("options") or {}),
     )
+
+
+def _method_options(method: str | None, options: Mapping[str, int | float | bool]) -> dict[str, Any]:
+    """Return the field of the method's options.
+
+    Raises:
+        InvalidArgumentError: no method is named, or it has no such option.
+    """
+    if not options:
+        return {}
+    if method is None or method not in METHOD_OPTIONS:
+        allowed = f"with method one of {', '.join(METHOD_OPTIONS)}"
+        raise InvalidArgumentError(f"options: got {', '.join(options)} and method {method!r}, allowed {allowed}")
+    message = METHOD_OPTIONS[method]
+    names = [field.name for field in message.DESCRIPTOR.fields]
+    for name in options:
+        if name not in names:
+            raise InvalidArgumentError(f"options: got {name!r}, of {method!r} allowed {', '.join(names)}")
+    return {method: wire(message, **options)}
 
 
 def generate_request(prompt: str, options: GenerateOptions) -> generate_pb2.GenerateRequest:

@@ -7,7 +7,7 @@ from unsee_core.checks import check_range
 from unsee_core.conditioning import Conditioner
 from unsee_core.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
 from unsee_core.images import open_image
-from unsee_core.job import EraseJob, GenerateJob, Limits
+from unsee_core.job import AdapterRef, EraseJob, GenerateJob, Limits
 from unsee_core.library import AdapterLibrary
 from unsee_core.methods import check_job
 from unsee_core.pipeline import Pipeline
@@ -36,6 +36,7 @@ class Admission:
 
         Raises:
             InvalidRequestError: a field does not fit the model, the method or the limits.
+            NotFoundError: an adapter in force is unknown.
             AlreadyExistsError: the adapter's name is taken.
         """
         check_range("images", len(job.images), 0, self._limits.max_erase_images)
@@ -44,7 +45,8 @@ class Admission:
         images = [open_image(data, f"images[{i}]", self._limits) for i, data in enumerate(job.images)]
         if job.adapter_name is not None and not job.replace:
             self._check_is_free(job.adapter_name)
-        return lambda _: EraseWork(self._pipeline, self._library, job, images, settings)
+        in_force = [self._library.load(AdapterRef(name))[0].factors for name in job.adapters_in_force]
+        return lambda _: EraseWork(self._pipeline, self._library, job, images, settings, in_force)
 
     def generate(self, job: GenerateJob, conditioner: Conditioner) -> Callable[[float], GenerateWork]:
         """Check a generation against model and limits, and load its adapters.

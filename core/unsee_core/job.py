@@ -67,7 +67,7 @@ class Concept:
     """What is to be erased.
 
     Attributes:
-        name: as it stands in prompts, 1-200 characters.
+        name: as it stands in prompts, 1-200 characters; none: of an erasure, what its images show.
         synonyms: other names for it, 0-16.
         kind: chooses the prompt templates.
     """
@@ -77,7 +77,8 @@ class Concept:
     kind: ConceptKind = "object"
 
     def __post_init__(self) -> None:
-        check_text("concept.name", self.name, shortest=1, longest=200)
+        if self.name or self.synonyms:
+            check_text("concept.name", self.name, shortest=1, longest=200)
         check_count("concept.synonyms", len(self.synonyms), 16)
         for i, synonym in enumerate(self.synonyms):
             check_text(f"concept.synonyms[{i}]", synonym, shortest=1, longest=200)
@@ -111,6 +112,7 @@ class EraseJob:
         rank: of the factors, 1-64.
         steps: 1-2000.
         adapter_name: None: a slug of the concept's name and eight digits of the digest.
+        adapters_in_force: by name or digest: the erasure is made for the model as they leave it.
         options: what the method alone reads, by name; checked against the method by ``methods.check_job``.
     """
 
@@ -127,9 +129,12 @@ class EraseJob:
     replace: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, OptionValue] = field(default_factory=dict)
+    adapters_in_force: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_count("images", len(self.images), MAX_IMAGES)
+        if not (self.concept.name or self.images):
+            raise InvalidRequestError.of("concept.name", "got none, allowed 1-200 characters, or images alone")
         if self.anchor is not None:
             check_text("anchor", self.anchor, shortest=0, longest=200)
         check_count("retain_prompts", len(self.retain_prompts), 256)
@@ -144,6 +149,9 @@ class EraseJob:
         if self.adapter_name is not None:
             check_adapter_name("adapter_name", self.adapter_name)
         check_labels(self.labels)
+        check_count("adapters_in_force", len(self.adapters_in_force), 32)
+        for i, name in enumerate(self.adapters_in_force):
+            check_adapter_ref(f"adapters_in_force[{i}]", name)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.func import functional_call
 
 from unsee_core.answers import Drift, EraseProgress, Report
-from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
+from unsee_core.encoder import EncoderTail, apply_factors
 from unsee_core.image_loss import ImageLoss, encode_latents
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext
 from unsee_core.metric import cross_attention_metric, seen_distance
-from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import held_out_prompts, retain_prompts
+from unsee_core.pseudo_words import hidden_before_words
 
 IMAGE_ROWS = 8
 _BATCH = 64
@@ -32,7 +32,7 @@ def make_report(context: EraseContext, factors: LoraFactors) -> Generator[EraseP
         The report, with ``phase_seconds`` empty: who runs the phases knows them.
     """
     job = context.job
-    encoders = _Encoders(context.pipeline, factors)
+    encoders = _Encoders(context, factors)
     metric = cross_attention_metric(context.pipeline.unet)
     empty, empty_after = encoders([""])
 
@@ -41,7 +41,7 @@ def make_report(context: EraseContext, factors: LoraFactors) -> Generator[EraseP
     yield EraseProgress("report", 1, _STEPS)
 
     # 2. What must stay.
-    retained = (*retain_prompts(job.concept), *job.retain_prompts)
+    retained = (*retain_prompts(job.concept, context.near_words), *job.retain_prompts)
     retain_drift, distance = _drift(metric, encoders, retained, empty)
     empty_drift = float(seen_distance(metric, empty_after, empty)) / distance
     yield EraseProgress("report", 2, _STEPS)
@@ -62,8 +62,9 @@ def make_report(context: EraseContext, factors: LoraFactors) -> Generator[EraseP
 class _Encoders:
     """The text encoder without and with the change, in float32."""
 
-    def __init__(self, pipeline: Pipeline, factors: LoraFactors) -> None:
-        self._pipeline = pipeline
+    def __init__(self, context: EraseContext, factors: LoraFactors) -> None:
+        pipeline = context.pipeline
+        self._pipeline, self._words = pipeline, context.words
         self._tail = EncoderTail(pipeline, factors.first_layer)
         self._changed = apply_factors(self._tail, [(factors, 1.0)])
 
@@ -72,8 +73,8 @@ class _Encoders:
         """Return the prompts' embeddings before and after, each ``(n, 77, d)``."""
         before, after = [], []
         for i in range(0, len(prompts), _BATCH):
-            input_ids, _ = tokenize(self._pipeline, prompts[i : i + _BATCH])
-            hidden = hidden_before(self._pipeline, input_ids, self._tail.first_layer)
+            batch = prompts[i : i + _BATCH]
+            hidden = hidden_before_words(self._pipeline, batch, self._words, self._tail.first_layer)
             before.append(self._tail(hidden))
             after.append(functional_call(self._tail, self._changed, (hidden,)))
         return torch.cat(before), torch.cat(after)

@@ -30,8 +30,10 @@ from unsee_core.encoder import tokenize
 from unsee_core.images import encode_image
 from unsee_core.job import EraseJob, GenerateJob
 from unsee_core.library import AdapterLibrary
+from unsee_core.lora import LoraFactors
 from unsee_core.methods import METHODS, Settings
 from unsee_core.methods.base import EraseContext
+from unsee_core.methods.from_images import named_by_images
 from unsee_core.pipeline import Pipeline
 from unsee_core.report import make_report
 
@@ -42,6 +44,7 @@ class EraseWork:
     Args:
         images: decoded pictures of the concept, RGB.
         settings: of the method, as ``check_job`` resolved them.
+        in_force: adapters that it is made for.
     """
 
     def __init__(
@@ -51,8 +54,9 @@ class EraseWork:
         job: EraseJob,
         images: Sequence[Image.Image],
         settings: Settings,
+        in_force: Sequence[LoraFactors] = (),
     ) -> None:
-        self._context = EraseContext(pipeline=pipeline, job=job, images=tuple(images), settings=settings)
+        self._context = EraseContext(pipeline, job, tuple(images), settings, in_force=tuple(in_force))
         self._library = library
         self._seconds: dict[str, float] = {}
         self._phase_began: dict[str, float] = {}
@@ -78,10 +82,13 @@ class EraseWork:
         return (time.perf_counter() - began) / (event.step - 1) * (event.total - event.step)
 
     def _run(self) -> Generator[EraseProgress, None, Manifest]:
-        job, settings = self._context.job, self._context.settings
-        erasure = yield from METHODS[settings.method].run(self._context)
+        context, settings = self._context, self._context.settings
+        if not context.job.concept.name:
+            context = yield from named_by_images(context)
+        job = context.job
+        erasure = yield from METHODS[settings.method].run(context)
         factors = erasure.factors
-        report = yield from make_report(self._context, factors)
+        report = yield from make_report(context, factors)
         metadata = AdapterMetadata(
             concept=job.concept,
             method=settings.method,
@@ -90,7 +97,7 @@ class EraseWork:
             steps=settings.steps,
             seed=job.seed,
             settings=settings.as_text(),
-            base_model=self._context.pipeline.base_model,
+            base_model=context.pipeline.base_model,
             versions=library_versions(),
         )
         return self._library.add(

@@ -86,6 +86,7 @@ def erase_job(request: erase_pb2.EraseRequest, *, default_method: str) -> EraseJ
         replace=request.replace,
         labels=dict(request.labels),
         options=_options(getattr(request, options_of)) if options_of else {},
+        adapters_in_force=tuple(request.adapters_in_force),
     )
 
 

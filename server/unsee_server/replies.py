@@ -24,6 +24,7 @@ PHASES: Mapping[answers.Phase, "erase_pb2.ErasePhase.ValueType"] = {
     "prepare": erase_pb2.ERASE_PHASE_PREPARE,
     "train": erase_pb2.ERASE_PHASE_TRAIN,
     "report": erase_pb2.ERASE_PHASE_REPORT,
+    "harden": erase_pb2.ERASE_PHASE_HARDEN,
 }
 # The last number of each name, as the zero values are none of their own.
 _KINDS = {name: common_pb2.ConceptKind.ValueType(number) for number, name in KINDS.items()}
@@ -218,6 +219,7 @@ def method_info(method: "Method") -> info_pb2.MethodInfo:
         source=method.source,
         needs_images=method.needs_images,
         uses_anchor=method.uses_anchor,
+        uses_adapters=method.uses_adapters,
         options=[_option_info(option) for option in method.options],
     )
 

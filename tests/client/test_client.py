@@ -57,7 +57,14 @@ def test_an_erasure_gives_its_events_in_order_and_ends_with_the_adapter(scripted
     servicer.script["Erase"] = [erases]
     events: list[Any] = []
     with unsee.Client(target) as client:
-        adapter = client.erase("cat", events.append, images=[Image.new("RGB", (8, 8))], synonyms=["kitten"], layers=3)
+        adapter = client.erase(
+            "cat",
+            events.append,
+            images=[Image.new("RGB", (8, 8))],
+            synonyms=["kitten"],
+            method="few_shot_lora",
+            options={"layers": 3},
+        )
     assert [type(e).__name__ for e in events] == ["Queued", "EraseProgress", "Adapter"]
     assert (events[1].phase, events[1].step, events[1].losses) == ("train", 1, {"forget": 0.5})
     assert adapter.name == "no-cat"

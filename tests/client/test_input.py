@@ -1,5 +1,6 @@
 """What callers give: refused with its field before anything is sent, or read as it was meant."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,27 @@ def test_a_token_may_go_to_this_machine_in_the_clear(target: str) -> None:
     unsee.Client(target, token="secret").close()
 
 
-def test_layers_of_zero_are_sent_and_not_taken_for_none() -> None:
-    assert erase_request("cat", {"layers": 0}).few_shot_lora.HasField("layers")
-    assert not erase_request("cat", {}).HasField("few_shot_lora")
+def test_options_go_to_their_method_and_zero_is_not_taken_for_none() -> None:
+    request = erase_request("cat", {"method": "closed_form", "options": {"harden": 0}})
+    assert request.closed_form.HasField("harden")
+    assert not request.closed_form.HasField("layers")
+    assert erase_request("cat", {}).WhichOneof("method_options") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"options": {"layers": 1}}, "method None, allowed with method one of"),
+        ({"method": "magic", "options": {"layers": 1}}, "method 'magic'"),
+        (
+            {"method": "sdd", "options": {"harden": 1}},
+            "of 'sdd' allowed layers, drawing_steps",
+        ),
+    ],
+)
+def test_options_without_a_method_that_has_them_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(unsee.InvalidArgumentError, match=re.escape(message)):
+        erase_request("cat", options)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "F", "I"])

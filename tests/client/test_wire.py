@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 import unsee
 from unsee import adapters, events, info, names
 from unsee.options import EraseOptions, GenerateOptions, ImportOptions, ListOptions
-from unsee.requests import erase_request, generate_request, list_request
+from unsee.requests import METHOD_OPTIONS, erase_request, generate_request, list_request
 from unsee.transfer import upload
 from unsee.v1 import common_pb2, erase_pb2, generate_pb2, info_pb2
 
@@ -30,8 +30,8 @@ ERASE: EraseOptions = {
     "name": "no-cat",
     "replace": True,
     "labels": {"team": "legal"},
-    "layers": 2,
-    "train_final_norm": True,
+    "options": {"layers": 2, "train_final_norm": True},
+    "adapters_in_force": ["no-dog"],
     "request_id": "mine",
 }
 GENERATE: GenerateOptions = {
@@ -92,7 +92,15 @@ def is_map(field: FieldDescriptor) -> bool:
 
 def test_every_option_of_an_erasure_reaches_the_wire() -> None:
     assert ERASE.keys() == EraseOptions.__annotations__.keys()
-    assert list(unset_fields(erase_request("cat", ERASE))) == ["attach"]
+    others = METHOD_OPTIONS.keys() - {"few_shot_lora"}
+    assert set(unset_fields(erase_request("cat", ERASE))) == {"attach", *others}
+
+
+def test_every_method_of_the_wire_has_its_options() -> None:
+    fields = erase_pb2.EraseRequest.DESCRIPTOR.oneofs_by_name["method_options"].fields
+    assert {field.name: field.message_type.name for field in fields} == {
+        name: message.DESCRIPTOR.name for name, message in METHOD_OPTIONS.items()
+    }
 
 
 def test_every_option_of_a_generation_reaches_the_wire() -> None:

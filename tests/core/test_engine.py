@@ -92,6 +92,26 @@ def test_an_erasure_reports_every_phase_and_ends_with_a_stored_adapter(engine: E
     assert manifest.report.phase_seconds["train"] > 0
 
 
+def test_an_erasure_from_images_alone_learns_what_they_show(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unsee_core.methods.from_images.STEPS", 2)
+    engine = Engine(pipeline, AdapterStore(str(tmp_path)))
+    caller = Caller(engine, EraseJob(Concept(""), images=IMAGES, steps=2)).wait()
+    engine.close()
+    assert caller.error is None
+    (completed,) = caller.of(EraseCompleted)
+    assert isinstance(completed, EraseCompleted)
+    assert completed.manifest.concept == Concept("<images-1>", ("<images-2>",))
+    assert completed.manifest.name.startswith("images-1-")
+
+
+@pytest.mark.parametrize("concept", [("", ()), (" ", ()), ("", ("kitten",))])
+def test_a_concept_without_a_name_needs_images_and_has_no_synonyms(concept: tuple[str, tuple[str, ...]]) -> None:
+    with pytest.raises(InvalidRequestError, match=r"concept\.name: got"):
+        EraseJob(Concept(*concept))
+
+
 def test_images_come_one_by_one_with_seeds_in_a_row_before_the_completed_event(engine: Engine) -> None:
     caller = Caller(engine, GenerateJob("a dog", seed=7, steps=2, num_images=3)).wait()
     kinds = [type(e) for e in caller.events]

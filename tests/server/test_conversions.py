@@ -27,6 +27,7 @@ VALUES: dict[str, Any] = {
     "concept.kind": common_pb2.CONCEPT_KIND_STYLE,
     "images": [b"picture"],
     "anchor": "",
+    "adapters_in_force": ["no-dog"],
     "retain_prompts": ["a dog"],
     "method": "few_shot_lora",
     "strength": 0.5,
@@ -39,6 +40,18 @@ VALUES: dict[str, Any] = {
     "few_shot_lora": erase_pb2.FewShotLoraOptions(layers=2),
     "few_shot_lora.layers": 2,
     "few_shot_lora.train_final_norm": True,
+    "closed_form": erase_pb2.ClosedFormOptions(layers=2),
+    "ablation": erase_pb2.AblationOptions(layers=2),
+    "sdd": erase_pb2.SddOptions(layers=2),
+    "surgical": erase_pb2.SurgicalOptions(layers=2),
+    "reward": erase_pb2.RewardOptions(layers=2),
+    **{f"{method}.layers": 2 for method in ("closed_form", "ablation", "sdd", "surgical", "reward")},
+    **{f"{method}.drawing_steps": 4 for method in ("ablation", "sdd", "surgical", "reward")},
+    "closed_form.image_words": 1,
+    "closed_form.harden": 1,
+    "ablation.pictures": 4,
+    "surgical.pictures": 4,
+    "sdd.ema_decay": 0.5,
     "prompt": "a rose",
     "negative_prompt": "a cat",
     "adapters": [generate_pb2.AdapterRef(adapter="no-cat")],
@@ -117,8 +130,12 @@ def begin(message: adapters_pb2.ImportAdapterBegin) -> object:
     return convert_adapters.import_begin(adapters_pb2.ImportAdapterRequest(begin=message), max_bytes=100)
 
 
+def method_of(request: erase_pb2.EraseRequest) -> str:
+    return request.WhichOneof("method_options") or "few_shot_lora"
+
+
 CASES: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
-    (erase_request, lambda request: convert.erase_job(request, default_method="few_shot_lora")),
+    (erase_request, lambda request: convert.erase_job(request, default_method=method_of(request))),
     (generate_request, convert.generate_job),
     (list_request, query),
     (import_request, begin),

@@ -45,3 +45,26 @@ def labels_of(texts: list[str] | None) -> dict[str, str]:
         if "=" not in text:
             raise InvalidArgumentError(f"--label: got {text!r}, allowed KEY=VALUE")
     return dict(text.split("=", 1) for text in texts or [])
+
+
+def options_of(texts: list[str] | None) -> dict[str, int | float | bool]:
+    """Return the options of a method that ``NAME=VALUE`` texts stand for."""
+    options: dict[str, int | float | bool] = {}
+    for text in texts or []:
+        name, _, value = text.partition("=")
+        number = _number(value)
+        if not name or number is None:
+            raise InvalidArgumentError(f"--option: got {text!r}, allowed NAME=VALUE with a number, true or false")
+        options[name] = number
+    return options
+
+
+def _number(text: str) -> int | float | bool | None:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unsee.cli.inputs import check_is_free, labels_of, made_folder, resolved
+from unsee.cli.inputs import check_is_free, labels_of, made_folder, options_of, resolved
 from unsee.cli.shown import show_adapter
 from unsee.cli.where import Force, Json
 from unsee.names import ConceptKind, ImageFormat, SchedulerName
@@ -34,8 +34,13 @@ def erase(
     strength: Annotated[float | None, typer.Option(help="In (0, 2]. Default: the method's.")] = None,
     rank: Annotated[int | None, typer.Option(help="1-64. Default: the method's.")] = None,
     steps: Annotated[int | None, typer.Option(help="1-2000. Default: the method's.")] = None,
-    layers: Annotated[int | None, typer.Option(help="Last layers that change. Default: the method's.")] = None,
-    train_final_norm: Annotated[bool, typer.Option("--train-final-norm", help="Change the final norm too.")] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="What only the method reads; see `unsee info`; may be repeated."),
+    ] = None,
+    in_force: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Adapter that it is applied beside; may be repeated.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed and settings, same bytes.")] = 0,
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with it; may be repeated.")
@@ -61,8 +66,8 @@ def erase(
                 strength=strength,
                 rank=rank,
                 steps=steps,
-                layers=layers,
-                train_final_norm=train_final_norm,
+                options=options_of(option),
+                adapters_in_force=in_force or [],
                 seed=seed,
                 labels=labels_of(label),
                 replace=replace,

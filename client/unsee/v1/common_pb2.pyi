@@ -96,7 +96,8 @@ class Concept(google.protobuf.message.Message):
     KIND_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The name, as it stands in prompts; 1-200 characters, and short enough that
-    no prompt template is cut off at the text encoder's 77 tokens. Required.
+    no prompt template is cut off at the text encoder's 77 tokens. Required, but
+    for an erasure from images alone.
     """
     kind: global___ConceptKind.ValueType
     """What kind of thing it is. Default: object."""

@@ -35,6 +35,8 @@ class _ErasePhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """The factors are trained or solved for."""
     ERASE_PHASE_REPORT: _ErasePhase.ValueType  # 3
     """The report is computed."""
+    ERASE_PHASE_HARDEN: _ErasePhase.ValueType  # 4
+    """The erasure is attacked, and what comes through is learned."""
 
 class ErasePhase(_ErasePhase, metaclass=_ErasePhaseEnumTypeWrapper):
     """What an erasure is at."""
@@ -47,6 +49,8 @@ ERASE_PHASE_TRAIN: ErasePhase.ValueType  # 2
 """The factors are trained or solved for."""
 ERASE_PHASE_REPORT: ErasePhase.ValueType  # 3
 """The report is computed."""
+ERASE_PHASE_HARDEN: ErasePhase.ValueType  # 4
+"""The erasure is attacked, and what comes through is learned."""
 global___ErasePhase = ErasePhase
 
 @typing.final
@@ -86,6 +90,12 @@ class EraseRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     ATTACH_FIELD_NUMBER: builtins.int
     FEW_SHOT_LORA_FIELD_NUMBER: builtins.int
+    CLOSED_FORM_FIELD_NUMBER: builtins.int
+    ABLATION_FIELD_NUMBER: builtins.int
+    SDD_FIELD_NUMBER: builtins.int
+    SURGICAL_FIELD_NUMBER: builtins.int
+    REWARD_FIELD_NUMBER: builtins.int
+    ADAPTERS_IN_FORCE_FIELD_NUMBER: builtins.int
     anchor: builtins.str
     """What takes the concept's place in prompts. Absent: the empty prompt.
     Refused by methods that have no use for one; GetServerInfo says which.
@@ -120,7 +130,9 @@ class EraseRequest(google.protobuf.message.Message):
     """
     @property
     def concept(self) -> unsee.v1.common_pb2.Concept:
-        """What is to be erased. Required, unless `attach` is set."""
+        """What is to be erased. Required, unless `attach` is set. Without a name, and
+        without synonyms, what the images show: they are inverted to pseudo-words.
+        """
 
     @property
     def images(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
@@ -145,6 +157,33 @@ class EraseRequest(google.protobuf.message.Message):
     def few_shot_lora(self) -> global___FewShotLoraOptions:
         """Options of the method "few_shot_lora"."""
 
+    @property
+    def closed_form(self) -> global___ClosedFormOptions:
+        """Options of the method "closed_form"."""
+
+    @property
+    def ablation(self) -> global___AblationOptions:
+        """Options of the method "ablation"."""
+
+    @property
+    def sdd(self) -> global___SddOptions:
+        """Options of the method "sdd"."""
+
+    @property
+    def surgical(self) -> global___SurgicalOptions:
+        """Options of the method "surgical"."""
+
+    @property
+    def reward(self) -> global___RewardOptions:
+        """Options of the method "reward"."""
+
+    @property
+    def adapters_in_force(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Adapters in force, by name or digest, 0-32, with weight 1: the erasure is
+        made for the model as they leave it, to be applied beside them. Only for
+        methods that say so in GetServerInfo. Default: none.
+        """
+
     def __init__(
         self,
         *,
@@ -163,9 +202,15 @@ class EraseRequest(google.protobuf.message.Message):
         request_id: builtins.str = ...,
         attach: builtins.bool = ...,
         few_shot_lora: global___FewShotLoraOptions | None = ...,
+        closed_form: global___ClosedFormOptions | None = ...,
+        ablation: global___AblationOptions | None = ...,
+        sdd: global___SddOptions | None = ...,
+        surgical: global___SurgicalOptions | None = ...,
+        reward: global___RewardOptions | None = ...,
+        adapters_in_force: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_anchor", b"_anchor", "_rank", b"_rank", "_seed", b"_seed", "_steps", b"_steps", "_strength", b"_strength", "anchor", b"anchor", "concept", b"concept", "few_shot_lora", b"few_shot_lora", "method_options", b"method_options", "rank", b"rank", "seed", b"seed", "steps", b"steps", "strength", b"strength"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_anchor", b"_anchor", "_rank", b"_rank", "_seed", b"_seed", "_steps", b"_steps", "_strength", b"_strength", "adapter_name", b"adapter_name", "anchor", b"anchor", "attach", b"attach", "concept", b"concept", "few_shot_lora", b"few_shot_lora", "images", b"images", "labels", b"labels", "method", b"method", "method_options", b"method_options", "rank", b"rank", "replace", b"replace", "request_id", b"request_id", "retain_prompts", b"retain_prompts", "seed", b"seed", "steps", b"steps", "strength", b"strength"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_anchor", b"_anchor", "_rank", b"_rank", "_seed", b"_seed", "_steps", b"_steps", "_strength", b"_strength", "ablation", b"ablation", "anchor", b"anchor", "closed_form", b"closed_form", "concept", b"concept", "few_shot_lora", b"few_shot_lora", "method_options", b"method_options", "rank", b"rank", "reward", b"reward", "sdd", b"sdd", "seed", b"seed", "steps", b"steps", "strength", b"strength", "surgical", b"surgical"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_anchor", b"_anchor", "_rank", b"_rank", "_seed", b"_seed", "_steps", b"_steps", "_strength", b"_strength", "ablation", b"ablation", "adapter_name", b"adapter_name", "adapters_in_force", b"adapters_in_force", "anchor", b"anchor", "attach", b"attach", "closed_form", b"closed_form", "concept", b"concept", "few_shot_lora", b"few_shot_lora", "images", b"images", "labels", b"labels", "method", b"method", "method_options", b"method_options", "rank", b"rank", "replace", b"replace", "request_id", b"request_id", "retain_prompts", b"retain_prompts", "reward", b"reward", "sdd", b"sdd", "seed", b"seed", "steps", b"steps", "strength", b"strength", "surgical", b"surgical"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_anchor", b"_anchor"]) -> typing.Literal["anchor"] | None: ...
     @typing.overload
@@ -177,7 +222,7 @@ class EraseRequest(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_strength", b"_strength"]) -> typing.Literal["strength"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["method_options", b"method_options"]) -> typing.Literal["few_shot_lora"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["method_options", b"method_options"]) -> typing.Literal["few_shot_lora", "closed_form", "ablation", "sdd", "surgical", "reward"] | None: ...
 
 global___EraseRequest = EraseRequest
 
@@ -211,6 +256,179 @@ class FewShotLoraOptions(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_train_final_norm", b"_train_final_norm"]) -> typing.Literal["train_final_norm"] | None: ...
 
 global___FewShotLoraOptions = FewShotLoraOptions
+
+@typing.final
+class ClosedFormOptions(google.protobuf.message.Message):
+    """Options of the method "closed_form"."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: builtins.int
+    IMAGE_WORDS_FIELD_NUMBER: builtins.int
+    HARDEN_FIELD_NUMBER: builtins.int
+    layers: builtins.int
+    """How many of the text encoder's last layers change, 1 to all. Absent: the
+    method's default.
+    """
+    image_words: builtins.int
+    """Tokens of a pseudo-word that is learned from the images and erased too,
+    0-5. Absent: 0, none.
+    """
+    harden: builtins.int
+    """Rounds, 0-8, of textual inversion from the images through the erased
+    encoder; what they find is erased too. Absent: 0, none.
+    """
+    def __init__(
+        self,
+        *,
+        layers: builtins.int | None = ...,
+        image_words: builtins.int | None = ...,
+        harden: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "harden", b"harden", "image_words", b"image_words", "layers", b"layers"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "harden", b"harden", "image_words", b"image_words", "layers", b"layers"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_harden", b"_harden"]) -> typing.Literal["harden"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_image_words", b"_image_words"]) -> typing.Literal["image_words"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_layers", b"_layers"]) -> typing.Literal["layers"] | None: ...
+
+global___ClosedFormOptions = ClosedFormOptions
+
+@typing.final
+class AblationOptions(google.protobuf.message.Message):
+    """Options of the method "ablation"."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: builtins.int
+    PICTURES_FIELD_NUMBER: builtins.int
+    DRAWING_STEPS_FIELD_NUMBER: builtins.int
+    layers: builtins.int
+    """As in FewShotLoraOptions."""
+    pictures: builtins.int
+    """Pictures of the anchor that the model draws, 1-64. Absent: the method's
+    default.
+    """
+    drawing_steps: builtins.int
+    """Denoising steps of each, 1-50. Absent: the method's default."""
+    def __init__(
+        self,
+        *,
+        layers: builtins.int | None = ...,
+        pictures: builtins.int | None = ...,
+        drawing_steps: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_drawing_steps", b"_drawing_steps", "_layers", b"_layers", "_pictures", b"_pictures", "drawing_steps", b"drawing_steps", "layers", b"layers", "pictures", b"pictures"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_drawing_steps", b"_drawing_steps", "_layers", b"_layers", "_pictures", b"_pictures", "drawing_steps", b"drawing_steps", "layers", b"layers", "pictures", b"pictures"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_drawing_steps", b"_drawing_steps"]) -> typing.Literal["drawing_steps"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_layers", b"_layers"]) -> typing.Literal["layers"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_pictures", b"_pictures"]) -> typing.Literal["pictures"] | None: ...
+
+global___AblationOptions = AblationOptions
+
+@typing.final
+class SddOptions(google.protobuf.message.Message):
+    """Options of the method "sdd"."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: builtins.int
+    DRAWING_STEPS_FIELD_NUMBER: builtins.int
+    EMA_DECAY_FIELD_NUMBER: builtins.int
+    layers: builtins.int
+    """As in FewShotLoraOptions."""
+    drawing_steps: builtins.int
+    """Denoising steps of the latents that are learned on, 1-50. Absent: the
+    method's default.
+    """
+    ema_decay: builtins.float
+    """Of the average that draws them, 0-0.9999. Absent: the method's default."""
+    def __init__(
+        self,
+        *,
+        layers: builtins.int | None = ...,
+        drawing_steps: builtins.int | None = ...,
+        ema_decay: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_drawing_steps", b"_drawing_steps", "_ema_decay", b"_ema_decay", "_layers", b"_layers", "drawing_steps", b"drawing_steps", "ema_decay", b"ema_decay", "layers", b"layers"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_drawing_steps", b"_drawing_steps", "_ema_decay", b"_ema_decay", "_layers", b"_layers", "drawing_steps", b"drawing_steps", "ema_decay", b"ema_decay", "layers", b"layers"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_drawing_steps", b"_drawing_steps"]) -> typing.Literal["drawing_steps"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ema_decay", b"_ema_decay"]) -> typing.Literal["ema_decay"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_layers", b"_layers"]) -> typing.Literal["layers"] | None: ...
+
+global___SddOptions = SddOptions
+
+@typing.final
+class SurgicalOptions(google.protobuf.message.Message):
+    """Options of the method "surgical"."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: builtins.int
+    PICTURES_FIELD_NUMBER: builtins.int
+    DRAWING_STEPS_FIELD_NUMBER: builtins.int
+    layers: builtins.int
+    """As in FewShotLoraOptions."""
+    pictures: builtins.int
+    """Pictures of the concept that the model draws, 1-64. Absent: the method's
+    default.
+    """
+    drawing_steps: builtins.int
+    """Denoising steps of each, 1-50. Absent: the method's default."""
+    def __init__(
+        self,
+        *,
+        layers: builtins.int | None = ...,
+        pictures: builtins.int | None = ...,
+        drawing_steps: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_drawing_steps", b"_drawing_steps", "_layers", b"_layers", "_pictures", b"_pictures", "drawing_steps", b"drawing_steps", "layers", b"layers", "pictures", b"pictures"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_drawing_steps", b"_drawing_steps", "_layers", b"_layers", "_pictures", b"_pictures", "drawing_steps", b"drawing_steps", "layers", b"layers", "pictures", b"pictures"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_drawing_steps", b"_drawing_steps"]) -> typing.Literal["drawing_steps"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_layers", b"_layers"]) -> typing.Literal["layers"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_pictures", b"_pictures"]) -> typing.Literal["pictures"] | None: ...
+
+global___SurgicalOptions = SurgicalOptions
+
+@typing.final
+class RewardOptions(google.protobuf.message.Message):
+    """Options of the method "reward"."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: builtins.int
+    DRAWING_STEPS_FIELD_NUMBER: builtins.int
+    layers: builtins.int
+    """As in FewShotLoraOptions."""
+    drawing_steps: builtins.int
+    """Denoising steps of the pictures that are judged, 1-50. Absent: the method's
+    default.
+    """
+    def __init__(
+        self,
+        *,
+        layers: builtins.int | None = ...,
+        drawing_steps: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_drawing_steps", b"_drawing_steps", "_layers", b"_layers", "drawing_steps", b"drawing_steps", "layers", b"layers"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_drawing_steps", b"_drawing_steps", "_layers", b"_layers", "drawing_steps", b"drawing_steps", "layers", b"layers"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_drawing_steps", b"_drawing_steps"]) -> typing.Literal["drawing_steps"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_layers", b"_layers"]) -> typing.Literal["layers"] | None: ...
+
+global___RewardOptions = RewardOptions
 
 @typing.final
 class EraseResponse(google.protobuf.message.Message):

@@ -203,6 +203,7 @@ class MethodInfo(google.protobuf.message.Message):
     SOURCE_FIELD_NUMBER: builtins.int
     NEEDS_IMAGES_FIELD_NUMBER: builtins.int
     USES_ANCHOR_FIELD_NUMBER: builtins.int
+    USES_ADAPTERS_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Its name in EraseRequest."""
@@ -214,6 +215,8 @@ class MethodInfo(google.protobuf.message.Message):
     """True if it cannot do without images."""
     uses_anchor: builtins.bool
     """True if it reads `anchor`."""
+    uses_adapters: builtins.bool
+    """True if it reads `adapters_in_force`."""
     @property
     def options(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OptionInfo]:
         """Its settings and options."""
@@ -226,9 +229,10 @@ class MethodInfo(google.protobuf.message.Message):
         source: builtins.str = ...,
         needs_images: builtins.bool = ...,
         uses_anchor: builtins.bool = ...,
+        uses_adapters: builtins.bool = ...,
         options: collections.abc.Iterable[global___OptionInfo] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["description", b"description", "name", b"name", "needs_images", b"needs_images", "options", b"options", "source", b"source", "uses_anchor", b"uses_anchor"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "name", b"name", "needs_images", b"needs_images", "options", b"options", "source", b"source", "uses_adapters", b"uses_adapters", "uses_anchor", b"uses_anchor"]) -> None: ...
 
 global___MethodInfo = MethodInfo
 

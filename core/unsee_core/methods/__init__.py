@@ -31,12 +31,17 @@ def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
         raise InvalidRequestError.of("images", f"got 0, allowed 1-16: {method.name} learns from images")
     if job.anchor is not None and not method.uses_anchor:
         raise InvalidRequestError.of("anchor", f"got {job.anchor!r}, allowed nothing: {method.name} has no use for one")
+    if job.adapters_in_force and not method.uses_adapters:
+        allowed = f"allowed 0: {method.name} has no use for any"
+        raise InvalidRequestError.of("adapters_in_force", f"got {len(job.adapters_in_force)}, {allowed}")
     settings = _resolve(job, method)
+    _check_images_for(settings, job)
     layers = settings.options.get("layers", 1)
     if layers > pipeline.encoder_layers:
         raise InvalidRequestError.of(f"{method.name}.layers", f"got {layers}, allowed 1-{pipeline.encoder_layers}")
-    _check_words(job, pipeline)
-    _check_retain_prompts(job)
+    if job.concept.name:
+        _check_words(job, pipeline)
+        _check_retain_prompts(job)
     return settings
 
 
@@ -58,6 +63,14 @@ def _resolve(job: EraseJob, method: Method) -> Settings:
         steps=int(values.get("steps") or 0),
         options={name: value for name, value in values.items() if name not in COMMON_OPTIONS and value is not None},
     )
+
+
+def _check_images_for(settings: Settings, job: EraseJob) -> None:
+    """Refuse options that learn from images where there are none."""
+    for name in ("image_words", "harden"):
+        if settings.options.get(name) and not job.images:
+            allowed = f"1-16 with {settings.method}.{name} above 0"
+            raise InvalidRequestError.of("images", f"got 0, allowed {allowed}")
 
 
 def _check_words(job: EraseJob, pipeline: Pipeline) -> None:

@@ -101,6 +101,7 @@ class EraseContext:
         images: pictures of the concept, RGB.
         words: pseudo-words whose placeholders stand in the concept's name and synonyms.
         near_words: that may name what the pseudo-words do: no retain prompt has them.
+        in_force: adapters that the erasure is to be applied beside.
         detector: folder of a CLIPModel that the operator gives to ``reward``; None: the model itself detects.
     """
 
@@ -111,6 +112,7 @@ class EraseContext:
     words: tuple[PseudoWord, ...] = ()
     near_words: tuple[str, ...] = ()
     detector: Path | None = None
+    in_force: tuple[LoraFactors, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class Method:
         source: where it comes from: an arXiv id.
         needs_images: it cannot do without images.
         uses_anchor: it reads ``EraseJob.anchor``; otherwise an anchor is refused.
+        uses_adapters: it reads ``EraseContext.in_force``; otherwise adapters in force are refused.
         options: what it reads of a job beyond concept, images, anchor, retain prompts and seed.
         run: yields after every step, so that it can be interleaved, and stopped by ``close()``. Same context, device
             type, thread count and versions: same factors, bit for bit.
@@ -151,3 +154,4 @@ class Method:
     uses_anchor: bool
     options: tuple[MethodOption, ...]
     run: Callable[[EraseContext], MethodRun]
+    uses_adapters: bool = False

@@ -132,7 +132,7 @@ def erase_ratio(tail: EncoderTail, rows: Sequence[States], factors: LoraFactors,
 
 def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Sequence[PseudoWord]) -> _Problem:
     pipeline = context.pipeline
-    tail = EncoderTail(pipeline, pipeline.encoder_layers - recipe.layers)
+    tail = _tail_in_force(pipeline, pipeline.encoder_layers - recipe.layers, context.in_force)
     named = same_names(pipeline, concept.words, words)
     kept = [i for i, prompt in enumerate(vocabulary_prompts(pipeline.vocabulary)) if not prompt.words & named]
     states = vocabulary_states(pipeline, tail.first_layer)[kept]
@@ -147,6 +147,14 @@ def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Seq
         for part in held_states(hidden, recipe.retain_weight * share / sum(shares))
     ]
     return _Problem(pipeline, tail, recipe, context.job.anchor or "", held)
+
+
+def _tail_in_force(pipeline: Pipeline, first_layer: int, in_force: Sequence[LoraFactors]) -> EncoderTail:
+    """Return the encoder's layers from the first that changes on, as the adapters in force leave them."""
+    tail = EncoderTail(pipeline, min([first_layer, *(factors.first_layer for factors in in_force)]))
+    changed = apply_factors(tail, [(factors, 1.0) for factors in in_force])
+    tail.load_state_dict({**tail.state_dict(), **changed})
+    return tail
 
 
 def _solved(
@@ -209,4 +217,5 @@ METHOD = Method(
         MethodOption("harden", "int", 0, "Rounds of textual inversion whose finds are erased too; needs images.", 0, 8),
     ),
     run=run,
+    uses_adapters=True,
 )
