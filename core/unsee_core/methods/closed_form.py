@@ -5,8 +5,7 @@
 2. What is held: prompts of the model's vocabulary that share no word with the concept, nor with a word that means the
    same to the U-Net; the request's retain prompts; the empty prompt.
 3. One solve a layer in the last layers' MLPs; see ``unsee_core.joint_solve``.
-4. The strength, where none is given: the least that leaves as little of the concept as 1 does, in templates that the
-   solve did not see; found by bisection, without a picture.
+4. The strength, where none is given: the most at which the held prompts stay; found by bisection, without a picture.
 
 With ``image_words = n`` the images are inverted to a pseudo-word of n tokens that is erased too; with ``harden = n``
 textual inversion goes through the erased encoder n times, and what it finds is erased as well.
@@ -24,25 +23,25 @@ from torch.func import functional_call
 
 from unsee_core.answers import EraseProgress, Phase
 from unsee_core.encoder import EncoderTail, apply_factors
-from unsee_core.erase_pairs import erase_pairs, pairs_of
+from unsee_core.erase_pairs import erase_pairs
 from unsee_core.image_loss import encode_latents
 from unsee_core.inversion import Budget, invert
 from unsee_core.job import Concept
 from unsee_core.joint_solve import Recipe, States, held_states, led_states, solve
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun
-from unsee_core.metric import cross_attention_metric
+from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
-from unsee_core.prompts import HELD_OUT
 from unsee_core.pseudo_words import PseudoWord, hidden_before_words, placeholder
 from unsee_core.retained import vocabulary_prompts, vocabulary_states
 
 BESIDE = 30  # prompts with another thing, for each of the concept's words
 REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
 BISECTIONS = 4
-LEAST_STRENGTH, MOST_STRENGTH = 0.6, 1.4
-WITHIN = 0.02  # of the erase ratio
+LEAST_STRENGTH, MOST_STRENGTH = 0.7, 1.3
+MOST_DRIFT = 0.35  # of held prompts, one in twenty, as a share of how far they lie apart
+HELD_EVERY = 4  # of the held prompts are looked at for the strength
 INVERSION_STEPS = 80
 HARDEN_TOKENS = 2
 
@@ -90,29 +89,42 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
         factors = yield from _solved(problem, concept, words)
 
     # 3. The strength.
-    strength = settings.strength or choose_strength(problem.pipeline, problem.tail, factors, context)
+    strength = settings.strength or choose_strength(problem, factors)
     return Erasure(factors.scaled(strength), strength)
 
 
-def choose_strength(pipeline: Pipeline, tail: EncoderTail, factors: LoraFactors, context: EraseContext) -> float:
-    """Return the least strength that leaves as little of the concept as 1 does, in templates that no solve saw.
+def choose_strength(problem: _Problem, factors: LoraFactors) -> float:
+    """Return the most strength, up to 1.3, at which what is held moves no more than it may; 0.7 at least.
 
-    Where more than 1 leaves clearly less, as much of that.
+    A little beyond 1 the concept's prompts go past what they are to become, away from the concept, which takes along
+    prompts that the solve did not see.
     """
-    job = context.job
-    pairs = pairs_of(job.concept, job.anchor or "", HELD_OUT[job.concept.kind])
-    rows = led_states(pipeline, pairs, context.words, tail.first_layer)
-    metric = cross_attention_metric(pipeline.unet)
+    metric = cross_attention_metric(problem.pipeline.unet)
 
-    def left(strength: float) -> float:
-        return erase_ratio(tail, rows, factors.scaled(strength), metric)
+    def moved(strength: float) -> float:
+        return held_drift(problem.tail, problem.held, factors.scaled(strength), metric)
 
-    best = min(left(1.0), left(MOST_STRENGTH))
     low, high = LEAST_STRENGTH, MOST_STRENGTH
+    if moved(high) <= MOST_DRIFT:
+        return high
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (low, middle) if left(middle) <= best + WITHIN else (middle, high)
-    return round(high, 3)
+        low, high = (middle, high) if moved(middle) <= MOST_DRIFT else (low, middle)
+    return round(low, 3)
+
+
+@torch.no_grad()
+def held_drift(tail: EncoderTail, held: Sequence[States], factors: LoraFactors, metric: Tensor) -> float:
+    """Return how far a held prompt in twenty moves at least, as a share of the prompts' distance to their mean."""
+    changed = apply_factors(tail, [(factors, 1.0)])
+    moved, spread = [], []
+    for part in held:
+        rows = part.now[::HELD_EVERY]
+        before, after = tail(rows), functional_call(tail, changed, (rows,))
+        per_position = before.shape[1] ** 0.5
+        moved.append(seen_distance(metric, after, before) / per_position)
+        spread.append(seen_distance(metric, before, before.mean(0, keepdim=True).expand_as(before)) / per_position)
+    return float(torch.cat(moved).quantile(0.95) / torch.cat(spread).median().clamp_min(1e-6))
 
 
 @torch.no_grad()

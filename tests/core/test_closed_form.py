@@ -1,0 +1,175 @@
+"""Erasing by least squares: what it leaves of a concept, what stays, and what it reads of a job."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.func import functional_call
+
+from unsee_core.answers import EraseProgress
+from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
+from unsee_core.erase_pairs import erase_pairs, pairs_of
+from unsee_core.errors import InvalidRequestError
+from unsee_core.job import Concept, EraseJob
+from unsee_core.joint_solve import led_states
+from unsee_core.lora import LoraFactors
+from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
+from unsee_core.metric import cross_attention_metric, seen_distance
+from unsee_core.pipeline import Pipeline
+from unsee_core.prompts import HELD_OUT
+from unsee_core.vocabulary import Vocabulary
+
+CLIENT_IMAGES = Path(__file__).parents[2] / "bench" / "images"
+WORDS = Vocabulary(nouns=("dog", "cat", "fish"), looks=("sepia",))
+QUICK: Mapping[str, object] = {"method": "closed_form", "strength": 1.0}
+
+
+def finish(context: EraseContext) -> tuple[Erasure, list[EraseProgress]]:
+    steps, progress = closed_form.run(context), []
+    while True:
+        try:
+            progress.append(next(steps))
+        except StopIteration as end:
+            return end.value, progress
+
+
+def a_context(pipeline: Pipeline, *, pictures: int = 0, **changes: object) -> EraseContext:
+    files = sorted((CLIENT_IMAGES / "cat").glob("*.png"))[:pictures]
+    job = EraseJob(Concept("cat"), images=tuple(file.read_bytes() for file in files), **(QUICK | changes))  # type: ignore[arg-type]
+    images = tuple(Image.open(file).convert("RGB") for file in files)
+    return EraseContext(pipeline, job, images, check_job(job, pipeline))
+
+
+def ratio(pipeline: Pipeline, factors: LoraFactors, concept: Concept) -> float:
+    """Return how much of a concept is left in templates that no solve saw."""
+    tail = EncoderTail(pipeline, factors.first_layer)
+    rows = led_states(pipeline, pairs_of(concept, "", HELD_OUT[concept.kind][:2]), (), factors.first_layer)
+    return closed_form.erase_ratio(tail, rows, factors, cross_attention_metric(pipeline.unet))
+
+
+def drift(pipeline: Pipeline, factors: LoraFactors, *prompts: str) -> float:
+    """Return how far prompts moved, as a share of how far they are from the empty one; the largest."""
+    tail = EncoderTail(pipeline, factors.first_layer)
+    hidden = hidden_before(pipeline, tokenize(pipeline, ["", *prompts])[0], factors.first_layer)
+    before, after = tail(hidden), functional_call(tail, apply_factors(tail, [(factors, 1.0)]), (hidden,))
+    metric = cross_attention_metric(pipeline.unet)
+    distance = seen_distance(metric, before[1:], before[:1].expand_as(before[1:]))
+    return float((seen_distance(metric, after, before)[1:] / distance).max())
+
+
+@pytest.fixture(scope="module")
+def no_cat(pipeline: Pipeline) -> LoraFactors:
+    """The factors that erase "cat" from the embedded model, from its name alone."""
+    return finish(a_context(pipeline))[0].factors
+
+
+def test_a_concept_is_gone_and_so_are_its_other_names(pipeline: Pipeline, no_cat: LoraFactors) -> None:
+    assert ratio(pipeline, no_cat, Concept("cat")) < 0.25
+    assert ratio(pipeline, no_cat, Concept("kitten")) < 0.4
+
+
+def test_neighbours_and_the_empty_prompt_stay(pipeline: Pipeline, no_cat: LoraFactors) -> None:
+    assert ratio(pipeline, no_cat, Concept("tiger")) > 0.9
+    assert drift(pipeline, no_cat, "a dog", "a photo of a tiger", "pixel art of a fox") < 0.2
+    tail = EncoderTail(pipeline, no_cat.first_layer)
+    hidden = hidden_before(pipeline, tokenize(pipeline, ["", "a cat"])[0], no_cat.first_layer)
+    changed = functional_call(tail, apply_factors(tail, [(no_cat, 1.0)]), (hidden,)) - tail(hidden)
+    assert changed[0].norm() < 0.2 * changed[1].norm()
+
+
+def test_the_anchor_takes_the_concepts_place(pipeline: Pipeline) -> None:
+    factors = finish(a_context(pipeline, anchor="dog"))[0].factors
+    tail, metric = EncoderTail(pipeline, factors.first_layer), cross_attention_metric(pipeline.unet)
+    hidden = hidden_before(pipeline, tokenize(pipeline, ["a cat", "a dog"])[0], factors.first_layer)
+    (cat, dog), (became, _) = tail(hidden), functional_call(tail, apply_factors(tail, [(factors, 1.0)]), (hidden,))
+    assert seen_distance(metric, became[None], dog[None]) < 0.4 * seen_distance(metric, cat[None], dog[None])
+
+
+def test_a_style_leaves_the_thing_it_was_applied_to(pipeline: Pipeline) -> None:
+    factors = finish(a_context(pipeline))[0].factors
+    job = EraseJob(Concept("sepia", kind="style"), **QUICK)  # type: ignore[arg-type]
+    factors = finish(EraseContext(pipeline, job, (), check_job(job, pipeline)))[0].factors
+    tail, metric = EncoderTail(pipeline, factors.first_layer), cross_attention_metric(pipeline.unet)
+    hidden = hidden_before(pipeline, tokenize(pipeline, ["a fox in sepia style", "a fox"])[0], factors.first_layer)
+    (styled, plain), (became, _) = tail(hidden), functional_call(tail, apply_factors(tail, [(factors, 1.0)]), (hidden,))
+    assert seen_distance(metric, became[None], plain[None]) < 0.4 * seen_distance(metric, styled[None], plain[None])
+
+
+def test_retain_prompts_of_the_request_move_less(pipeline: Pipeline) -> None:
+    prompt = "a lemon beside a cat"
+    free, held = (finish(a_context(pipeline, retain_prompts=r))[0].factors for r in ((), (prompt,) * 32))
+    assert drift(pipeline, held, prompt) < 0.7 * drift(pipeline, free, prompt)
+
+
+def test_what_an_adapter_in_force_changed_is_taken_into_account(pipeline: Pipeline, no_cat: LoraFactors) -> None:
+    context = a_context(pipeline)
+    again = finish(replace(context, in_force=(no_cat,)))[0].factors
+    size = [sum(float((pair.b @ pair.a).norm()) for pair in f.pairs.values()) for f in (no_cat, again)]
+    assert size[1] < 0.7 * size[0]
+
+
+def test_the_strength_is_chosen_where_none_is_given(pipeline: Pipeline) -> None:
+    erasure, _ = finish(a_context(pipeline, strength=None))
+    assert closed_form.LEAST_STRENGTH < erasure.strength <= closed_form.MOST_STRENGTH
+    assert ratio(pipeline, erasure.factors, Concept("cat")) < 0.3
+
+
+def test_the_same_job_gives_the_same_factors_and_leaves_the_model_alone(
+    pipeline: Pipeline, no_cat: LoraFactors
+) -> None:
+    before = {name: value.clone() for name, value in pipeline.text_encoder.state_dict().items()}
+    again, progress = finish(a_context(pipeline, seed=5))
+    for path, pair in no_cat.pairs.items():
+        assert torch.equal(pair.a, again.factors.pairs[path].a)
+        assert torch.equal(pair.b, again.factors.pairs[path].b)
+    assert all(torch.equal(value, before[name]) for name, value in pipeline.text_encoder.state_dict().items())
+    assert [(p.phase, p.step, p.total) for p in progress] == [("prepare", 1, 1), *(("train", i, 3) for i in (1, 2, 3))]
+
+
+def test_rank_and_layers_are_those_asked_for(pipeline: Pipeline) -> None:
+    factors = finish(a_context(pipeline, rank=3, options={"layers": 2}))[0].factors
+    assert factors.layers == (pipeline.encoder_layers - 2, pipeline.encoder_layers - 1)
+    assert {pair.rank for pair in factors.pairs.values()} == {3}
+
+
+@pytest.mark.parametrize("option", ["image_words", "harden"])
+def test_what_learns_from_images_is_refused_without_any(pipeline: Pipeline, option: str) -> None:
+    with pytest.raises(InvalidRequestError, match=rf"images: got 0, allowed 1-16 with closed_form.{option} above 0"):
+        a_context(pipeline, options={option: 1})
+
+
+def test_words_learned_from_images_are_erased_too(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed_form, "INVERSION_STEPS", 2)
+    plain, _ = finish(a_context(pipeline, pictures=2))
+    for options, phase in (({"image_words": 1}, "prepare"), ({"harden": 1}, "harden")):
+        other, progress = finish(a_context(pipeline, pictures=2, options=options))
+        assert [p.step for p in progress if p.phase == phase and "inversion" in p.losses] == [1, 2]
+        last = f"text_model.encoder.layers.{pipeline.encoder_layers - 1}.mlp.fc2"
+        assert not torch.equal(plain.factors.pairs[last].a, other.factors.pairs[last].a)
+
+
+def test_pairs_say_what_each_prompt_becomes() -> None:
+    pairs = dict(erase_pairs(Concept("cat"), "", WORDS, beside=2))
+    assert pairs["a photo of a cat"] == "a photo"
+    assert pairs["a cat on a table"] == "on a table"
+    assert pairs["sepia of a cat"] == "sepia"
+    assert "a dog" in {rest for prompt, rest in pairs.items() if " and " in prompt and "dog" in prompt}
+    assert not any("cat" in rest for rest in pairs.values())
+
+
+def test_pairs_with_an_anchor_differ_in_it_alone() -> None:
+    pairs = erase_pairs(Concept("cat"), "owl", WORDS, beside=2)
+    assert all(prompt.replace("a cat", "an owl").replace("cat", "owl") == rest for prompt, rest in pairs)
+
+
+def test_a_style_is_taken_off_things() -> None:
+    pairs = dict(erase_pairs(Concept("sepia", kind="style"), "", WORDS, beside=3))
+    assert pairs["art in sepia style"] == "art"
+    assert set(pairs.values()) >= {"a dog", "a cat", "a fish"}
+    assert all("sepia" not in rest for rest in pairs.values())
+    assert dict(pairs_of(Concept("sepia", kind="style"), "", ("a {} version of {x}",))) == {
+        "a sepia version of a dog": "a dog"
+    }
