@@ -63,6 +63,7 @@ ENV PATH=/opt/unsee/bin:$PATH \
     HF_HOME=/cache/huggingface \
     UNSEE_MODEL=/model \
     UNSEE_STORE=/store \
+    UNSEE_CACHE=/cache/unsee \
     UNSEE_HOST=0.0.0.0 \
     UNSEE_PORT=50051 \
     UNSEE_HEALTH_PORT=50052 \

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from unsee_core.checks import check_range
 from unsee_core.conditioning import Conditioner
@@ -9,7 +10,7 @@ from unsee_core.errors import AlreadyExistsError, InvalidRequestError, NotFoundE
 from unsee_core.images import open_image
 from unsee_core.job import AdapterRef, EraseJob, GenerateJob, Limits
 from unsee_core.library import AdapterLibrary
-from unsee_core.methods import check_job
+from unsee_core.methods import EraseContext, check_job
 from unsee_core.pipeline import Pipeline
 from unsee_core.work import EraseWork, GenerateTask, GenerateWork
 
@@ -23,13 +24,22 @@ class Admission:
         pipeline: the resident model; read only.
         library: where a job's adapters are looked up.
         default_method: of an erasure that names none.
+        detector: folder of a CLIPModel for the method "reward".
     """
 
-    def __init__(self, pipeline: Pipeline, library: AdapterLibrary, limits: Limits, default_method: str) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        library: AdapterLibrary,
+        limits: Limits,
+        default_method: str,
+        detector: Path | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._library = library
         self._limits = limits
         self._default_method = default_method
+        self._detector = detector
 
     def erase(self, job: EraseJob) -> Callable[[float], EraseWork]:
         """Check an erasure against method, model, limits and store, and decode its pictures.
@@ -46,7 +56,10 @@ class Admission:
         if job.adapter_name is not None and not job.replace:
             self._check_is_free(job.adapter_name)
         in_force = [self._library.load(AdapterRef(name))[0].factors for name in job.adapters_in_force]
-        return lambda _: EraseWork(self._pipeline, self._library, job, images, settings, in_force)
+        context = EraseContext(
+            self._pipeline, job, tuple(images), settings, detector=self._detector, in_force=tuple(in_force)
+        )
+        return lambda _: EraseWork(self._library, context)
 
     def generate(self, job: GenerateJob, conditioner: Conditioner) -> Callable[[float], GenerateWork]:
         """Check a generation against model and limits, and load its adapters.

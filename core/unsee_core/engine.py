@@ -7,6 +7,7 @@ behind another. Weights of the resident model are never written.
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -43,6 +44,7 @@ class Engine:
         pipeline: the resident model; read only.
         store: where adapters are kept.
         default_method: of an erasure that names none.
+        detector: folder of a CLIPModel that the method "reward" minimises; None: the model itself detects.
         observer: is told of queue, batches, steps and ends.
     """
 
@@ -53,6 +55,7 @@ class Engine:
         *,
         limits: Limits | None = None,
         default_method: str = DEFAULT_METHOD,
+        detector: Path | None = None,
         observer: Observer | None = None,
     ) -> None:
         self.pipeline = pipeline
@@ -60,7 +63,7 @@ class Engine:
         self.default_method = default_method
         on_load = observer.on_adapter_load if observer else None
         self.library = AdapterLibrary(pipeline, store, max_adapter_bytes=self.limits.max_adapter_bytes, on_load=on_load)
-        self._admission = Admission(pipeline, self.library, self.limits, default_method)
+        self._admission = Admission(pipeline, self.library, self.limits, default_method, detector)
         self._conditioner = Conditioner(pipeline)
         self._observer = observer
         self._edits: dict[Kind, Lane[EditWork]] = {"erase": Lane("erase")}

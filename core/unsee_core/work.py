@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import count
@@ -11,7 +11,6 @@ import diffusers
 import peft
 import torch
 import transformers
-from PIL import Image
 
 from unsee_core.adapter import AdapterMetadata
 from unsee_core.answers import (
@@ -28,10 +27,9 @@ from unsee_core.conditioning import AppliedAdapter, Conditioner
 from unsee_core.denoise import DenoiseRun, decode_image
 from unsee_core.encoder import tokenize
 from unsee_core.images import encode_image
-from unsee_core.job import EraseJob, GenerateJob
+from unsee_core.job import GenerateJob
 from unsee_core.library import AdapterLibrary
-from unsee_core.lora import LoraFactors
-from unsee_core.methods import METHODS, Settings
+from unsee_core.methods import METHODS
 from unsee_core.methods.base import EraseContext
 from unsee_core.methods.from_images import named_by_images
 from unsee_core.pipeline import Pipeline
@@ -42,21 +40,12 @@ class EraseWork:
     """An erasure as a sequence of steps.
 
     Args:
-        images: decoded pictures of the concept, RGB.
-        settings: of the method, as ``check_job`` resolved them.
-        in_force: adapters that it is made for.
+        library: where the adapter is stored.
+        context: all that the method works with.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        library: AdapterLibrary,
-        job: EraseJob,
-        images: Sequence[Image.Image],
-        settings: Settings,
-        in_force: Sequence[LoraFactors] = (),
-    ) -> None:
-        self._context = EraseContext(pipeline, job, tuple(images), settings, in_force=tuple(in_force))
+    def __init__(self, library: AdapterLibrary, context: EraseContext) -> None:
+        self._context = context
         self._library = library
         self._seconds: dict[str, float] = {}
         self._phase_began: dict[str, float] = {}

@@ -24,10 +24,17 @@ def load_backend(settings: Settings, registry: CollectorRegistry) -> Backend:
         InvalidRequestError: variant, device or dtype do not fit.
     """
     store = AdapterStore(settings.store)
-    pipeline = load_pipeline(settings.model, variant=settings.variant, device=settings.device, dtype=settings.dtype)
+    pipeline = load_pipeline(
+        settings.model,
+        variant=settings.variant,
+        device=settings.device,
+        dtype=settings.dtype,
+        cache_folder=settings.cache.expanduser(),
+    )
     if settings.guidance_scale is not None:
         pipeline = dataclasses.replace(pipeline, default_guidance_scale=settings.guidance_scale)
     if pipeline.device.type == "cuda":
         add_device_memory(registry, lambda: torch.cuda.memory_allocated(pipeline.device))
-    engine = Engine(pipeline, store, limits=settings.limits, observer=EngineMetrics(registry))
+    observer = EngineMetrics(registry)
+    engine = Engine(pipeline, store, limits=settings.limits, detector=settings.detector, observer=observer)
     return Backend(engine=engine, methods=METHODS, version=version("unsee"))

@@ -43,7 +43,13 @@ class Settings(BaseSettings):
     guidance_scale: float | None = Field(
         None, ge=0, le=50, description="guidance of a Generate that names none; otherwise the model's own"
     )
+    detector: Path | None = Field(
+        None, description="folder of a CLIPModel that the method reward minimises; not set: the model itself detects"
+    )
     store: str = Field("unsee-store", description="where adapters are kept: a folder, or a URL that fsspec knows")
+    cache: Path = Field(
+        Path("~/.cache/unsee"), description="folder for what is computed once for a model; it may be emptied"
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(50051, description="port of the service; 0: any that is free")
@@ -86,6 +92,8 @@ class Settings(BaseSettings):
             raise ValueError("tls_cert and tls_key: got one of them, allowed both or none")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca: got one without tls_cert, allowed with tls_cert and tls_key")
+        if self.detector is not None and not self.detector.is_dir():
+            raise ValueError(f"detector: got {self.detector}, allowed a folder that exists")
         for name in ("tls_cert", "tls_key", "tls_client_ca"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
