@@ -29,7 +29,7 @@ from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, prompt_vectors
 
 SHORT = 32  # positions; of most prompts later ones, all padding, are left out: they see the same and cost the most
-_FULL_EVERY = 4
+_FULL_EVERY = 8
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Recipe:
 
     layers: int = 3
     rank: int = 8
-    retain_weight: float = 3.0
+    retain_weight: float = 10.0
     ridge: float = 1e-3
     empty_rows: int = 16
     use_metric: bool = True

@@ -38,10 +38,10 @@ from unsee_core.retained import vocabulary_prompts, vocabulary_states
 
 BESIDE = 30  # prompts with another thing, for each of the concept's words
 REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
-BISECTIONS = 4
+BISECTIONS = 3
 LEAST_STRENGTH, MOST_STRENGTH = 0.7, 1.3
-MOST_DRIFT = 0.35  # of held prompts, one in twenty, as a share of how far they lie apart
-HELD_EVERY = 4  # of the held prompts are looked at for the strength
+MOST_DRIFT = 0.25  # of held prompts, one in twenty, as a share of how far they lie apart
+HELD_EVERY = 8  # of the held prompts are looked at for the strength
 INVERSION_STEPS = 80
 HARDEN_TOKENS = 2
 
