@@ -114,7 +114,7 @@ def test_what_an_adapter_in_force_changed_is_taken_into_account(pipeline: Pipeli
 def test_the_strength_is_chosen_where_none_is_given(pipeline: Pipeline) -> None:
     erasure, _ = finish(a_context(pipeline, strength=None))
     assert closed_form.LEAST_STRENGTH < erasure.strength <= closed_form.MOST_STRENGTH
-    assert ratio(pipeline, erasure.factors, Concept("cat")) < 0.3
+    assert ratio(pipeline, erasure.factors, Concept("cat")) < 0.4
 
 
 def test_the_same_job_gives_the_same_factors_and_leaves_the_model_alone(
