@@ -18,7 +18,7 @@ IMAGE = b"any bytes: decoding is the engine's"
 
 
 def a_job(**changes: object) -> EraseJob:
-    return replace(EraseJob(Concept("cat", ("kitten",)), images=(IMAGE,)), **changes)
+    return replace(EraseJob(Concept("cat", ("kitten",)), images=(IMAGE,), method="few_shot_lora"), **changes)
 
 
 def a_context(pipeline: Pipeline, name: str = "cat", **changes: object) -> EraseContext:

@@ -29,7 +29,7 @@ from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterStore
 
 IMAGES = tuple(p.read_bytes() for p in sorted(Path("bench/images/cat").glob("*.png")))
-ERASE = EraseJob(Concept("cat"), images=IMAGES, steps=3)
+ERASE = EraseJob(Concept("cat"), images=IMAGES, method="few_shot_lora", steps=3)
 DRAW = GenerateJob("a dog", steps=3)
 
 
@@ -97,7 +97,7 @@ def test_an_erasure_from_images_alone_learns_what_they_show(
 ) -> None:
     monkeypatch.setattr("unsee_core.methods.from_images.STEPS", 2)
     engine = Engine(pipeline, AdapterStore(str(tmp_path)))
-    caller = Caller(engine, EraseJob(Concept(""), images=IMAGES, steps=2)).wait()
+    caller = Caller(engine, EraseJob(Concept(""), images=IMAGES, method="few_shot_lora", steps=2)).wait()
     engine.close()
     assert caller.error is None
     (completed,) = caller.of(EraseCompleted)
@@ -138,7 +138,9 @@ def test_a_png_carries_its_settings_unless_told_not_to(engine: Engine) -> None:
 
 
 def test_an_adapter_changes_the_concept_and_weight_zero_changes_nothing(engine: Engine) -> None:
-    Caller(engine, EraseJob(Concept("cat"), images=IMAGES, steps=10, adapter_name="no-cat")).wait()
+    Caller(
+        engine, EraseJob(Concept("cat"), images=IMAGES, method="few_shot_lora", steps=10, adapter_name="no-cat")
+    ).wait()
     plain, erased, off = (
         Caller(engine, GenerateJob("a cat", steps=4, adapters=refs, no_metadata=True)).wait().of(ImageReady)
         for refs in ((), (AdapterRef("no-cat"),), (AdapterRef("no-cat", 0.0),))
@@ -148,7 +150,7 @@ def test_an_adapter_changes_the_concept_and_weight_zero_changes_nothing(engine: 
 
 
 def test_a_generation_does_not_wait_behind_an_erasure(engine: Engine) -> None:
-    erase = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, steps=2000))
+    erase = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, method="few_shot_lora", steps=2000))
     erase.reached.acquire()
     Caller(engine, DRAW).wait()
     assert not erase.of(EraseCompleted)
@@ -157,7 +159,7 @@ def test_a_generation_does_not_wait_behind_an_erasure(engine: Engine) -> None:
 
 
 def test_cancelling_stops_within_a_step_and_frees_the_place(engine: Engine) -> None:
-    erase = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, steps=2000))
+    erase = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, method="few_shot_lora", steps=2000))
     while not any(isinstance(e, EraseProgress) and e.phase == "train" for e in erase.events):
         assert erase.reached.acquire(timeout=600)
     erase.ticket.cancel()
@@ -169,7 +171,7 @@ def test_cancelling_stops_within_a_step_and_frees_the_place(engine: Engine) -> N
 
 
 def test_a_waiting_erasure_can_be_cancelled_before_it_begins(engine: Engine) -> None:
-    first = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, steps=2000))
+    first = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, method="few_shot_lora", steps=2000))
     second = Caller(engine, ERASE)
     second.ticket.cancel()
     assert isinstance(second.wait().error, CancelledError)
@@ -180,7 +182,7 @@ def test_a_waiting_erasure_can_be_cancelled_before_it_begins(engine: Engine) -> 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_try_again(pipeline: Pipeline, tmp_path: Path) -> None:
     engine = Engine(pipeline, AdapterStore(str(tmp_path)), limits=Limits(max_queue=1))
-    running = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, steps=2000))
+    running = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, method="few_shot_lora", steps=2000))
     while not engine.running:
         running.reached.acquire(timeout=1)
     Caller(engine, ERASE)
@@ -200,11 +202,13 @@ def test_a_draining_engine_ends_its_work_and_takes_nothing_new(engine: Engine) -
 
 
 def test_a_taken_name_is_refused_before_any_work_unless_replaced(engine: Engine) -> None:
-    named = EraseJob(Concept("cat"), images=IMAGES, steps=2, adapter_name="mine")
+    named = EraseJob(Concept("cat"), images=IMAGES, method="few_shot_lora", steps=2, adapter_name="mine")
     Caller(engine, named).wait()
     with pytest.raises(AlreadyExistsError, match="adapter_name"):
         Caller(engine, named)
-    replacing = EraseJob(Concept("cat"), images=IMAGES, steps=2, seed=1, adapter_name="mine", replace=True)
+    replacing = EraseJob(
+        Concept("cat"), images=IMAGES, method="few_shot_lora", steps=2, seed=1, adapter_name="mine", replace=True
+    )
     assert Caller(engine, replacing).wait().error is None
 
 
@@ -222,7 +226,10 @@ def test_an_unnamed_erasure_done_twice_gives_the_same_adapter(engine: Engine) ->
         (EraseJob(Concept("cat"), images=IMAGES, method="magic"), "method"),
         (EraseJob(Concept("cat"), images=(b"no picture",)), "images[0]"),
         (EraseJob(Concept("a " * 90 + "cat"), images=IMAGES), "concept.name"),
-        (EraseJob(Concept("cat"), images=IMAGES, options={"layers": 60}), "few_shot_lora.layers"),
+        (
+            EraseJob(Concept("cat"), images=IMAGES, method="few_shot_lora", options={"layers": 60}),
+            "few_shot_lora.layers",
+        ),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused_with_its_field(
@@ -246,7 +253,9 @@ def test_an_unknown_adapter_is_not_found_and_one_given_twice_is_refused(engine: 
 
 def test_no_weight_of_the_resident_model_ever_changes(engine: Engine) -> None:
     before = weights_hash(engine.pipeline)
-    erase = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, steps=20, adapter_name="no-cat"))
+    erase = Caller(
+        engine, EraseJob(Concept("cat"), images=IMAGES, method="few_shot_lora", steps=20, adapter_name="no-cat")
+    )
     while not any(isinstance(e, EraseProgress) and e.phase == "train" for e in erase.events):
         assert erase.reached.acquire(timeout=600)
     assert weights_hash(engine.pipeline) == before

@@ -22,7 +22,7 @@ CLIENT_IMAGES = Path(__file__).parents[2] / "bench" / "images"
 
 
 def a_context(pipeline: Pipeline, **changes: object) -> EraseContext:
-    job = replace(EraseJob(Concept("cat", ("kitten",)), images=(b"",), steps=3), **changes)
+    job = replace(EraseJob(Concept("cat", ("kitten",)), images=(b"",), method="few_shot_lora", steps=3), **changes)
     images = tuple(Image.open(path).convert("RGB") for path in sorted((CLIENT_IMAGES / "cat").glob("*.png")))
     return EraseContext(pipeline, job, images, check_job(job, pipeline))
 

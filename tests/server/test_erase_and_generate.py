@@ -79,7 +79,7 @@ async def test_the_server_tells_model_limits_and_methods(world: World) -> None:
     ("fields", "at_fault"),
     [
         ({"concept": None}, "concept"),
-        ({"concept": common_pb2.Concept(name="")}, "concept.name"),
+        ({"concept": common_pb2.Concept(name="", synonyms=["kitten"])}, "concept.name"),
         ({"concept": common_pb2.Concept(name="cat", kind=99)}, "concept.kind"),
         ({"concept": common_pb2.Concept(name="cat " * 45)}, "concept.name"),
         ({"images": []}, "images"),

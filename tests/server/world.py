@@ -92,7 +92,7 @@ def picture(seed: int = 0, size: int = 32) -> bytes:
 
 def erase_request(**fields: Any) -> erase_pb2.EraseRequest:
     """Return a request for a cat's erasure in two steps, changed by ``fields``."""
-    defaults = {"concept": common_pb2.Concept(name="cat"), "images": [picture()], "steps": 2}
+    defaults = {"concept": common_pb2.Concept(name="cat"), "images": [picture()], "method": "few_shot_lora", "steps": 2}
     return erase_pb2.EraseRequest(**(defaults | fields))
 
 
