@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from unsee_core.application import applications, filled_guard
 from unsee_core.checks import check_range
 from unsee_core.conditioning import Conditioner
 from unsee_core.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
@@ -70,11 +71,9 @@ class Admission:
             BaseMismatchError: an adapter belongs to a model with other shapes.
         """
         job = self._filled_in(job)
-        loaded = [self._library.load(ref) for ref in job.adapters]
-        task = GenerateTask(job, tuple(a for a, _ in loaded), tuple(r for _, r in loaded))
-        for i, resolved in enumerate(task.resolved):
-            if resolved.digest in {r.digest for r in task.resolved[:i]}:
-                raise InvalidRequestError.of(f"adapters[{i}]", f"got {resolved.digest} again, allowed once each")
+        applied = applications(job, self._library)
+        job = replace(job, guard=filled_guard(job, applied, self._library))
+        task = GenerateTask(job, applied)
         return lambda accepted: GenerateWork(self._pipeline, conditioner, task, accepted=accepted)
 
     def _filled_in(self, job: GenerateJob) -> GenerateJob:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from unsee_core.job import Concept, ImageFormat
+from unsee_core.adapter_schedule import AdapterSchedule
+from unsee_core.job import Concept, Guard, ImageFormat
 
 Phase = Literal["prepare", "train", "harden", "report"]
 
@@ -71,12 +72,23 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ResolvedAdapter:
-    """An adapter as it was applied."""
+    """An adapter as it was applied.
+
+    Attributes:
+        schedule: on which steps it acted; None: on all.
+        gate: it was to act only on prompts that share a word with its concept.
+        acts_on_prompt: no gate kept it from the prompt.
+        acts_on_negative_prompt: no gate kept it from the negative prompt.
+    """
 
     name: str
     digest: str
     weight: float
     base_mismatch: bool
+    schedule: AdapterSchedule | None = None
+    gate: bool = False
+    acts_on_prompt: bool = True
+    acts_on_negative_prompt: bool = True
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,11 @@ class GenerateTimings:
 
 @dataclass(frozen=True)
 class GenerateCompleted:
-    """Everything needed to draw the images again."""
+    """Everything needed to draw the images again.
+
+    Attributes:
+        guard: as it was used, with the words that it took from the adapters; off, it has none.
+    """
 
     seeds: tuple[int, ...]
     model_digest: str
@@ -152,6 +168,7 @@ class GenerateCompleted:
     width: int
     height: int
     timings: GenerateTimings
+    guard: Guard = field(default_factory=Guard)
 
 
 EraseEvent = Queued | EraseProgress | EraseCompleted

@@ -4,7 +4,7 @@ The arithmetic is that of diffusers' StableDiffusionPipeline, so that a job draw
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
+from unsee_core.guard import Steering
 from unsee_core.job import GenerateJob
 from unsee_core.pipeline import Pipeline
 
@@ -24,13 +25,24 @@ class DenoiseRun:
         job: with width, height and guidance scale filled in.
         cond: ``(1, L, d)`` embeddings of the prompt, in the U-Net's dtype, on its device.
         uncond: as ``cond``, of the negative prompt.
+        rescheduled: gives ``cond`` and ``uncond`` anew for a step of so many; None: they are the same at every step.
+        steering: the guard; None: there is none.
 
     Attributes:
         latents: ``(n, C, h, w)`` in the U-Net's dtype; noise at first, ready for the VAE when done.
         step: U-Net evaluations done; a scheduler may need more of them than the job has steps.
     """
 
-    def __init__(self, pipeline: Pipeline, job: GenerateJob, cond: Tensor, uncond: Tensor) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        job: GenerateJob,
+        cond: Tensor,
+        uncond: Tensor,
+        *,
+        rescheduled: Callable[[int, int], tuple[Tensor, Tensor]] | None = None,
+        steering: Steering | None = None,
+    ) -> None:
         self.image_size = (job.width or pipeline.default_size, job.height or pipeline.default_size)
         self.guidance_scale = pipeline.default_guidance_scale if job.guidance_scale is None else job.guidance_scale
         self.step = 0
@@ -39,7 +51,9 @@ class DenoiseRun:
         self._scheduler.set_timesteps(job.steps, device=pipeline.device)
         takes_generator = "generator" in inspect.signature(self._scheduler.step).parameters
         self._extra = {"generator": self._generators} if takes_generator else {}
-        self._embeddings = (uncond, cond) if self.guidance_scale > 1 else (cond,)
+        self._cond, self._uncond = cond, uncond
+        self._rescheduled = rescheduled
+        self._steering = steering
         self.latents = self._scheduler.init_noise_sigma * self._noise(pipeline)
 
     @property
@@ -58,24 +72,46 @@ class DenoiseRun:
         return type(self._scheduler).__name__
 
     def rows(self) -> "Rows":
-        """Return what the U-Net evaluates next: all images without the prompt, where guided, then all with it."""
+        """Return what the U-Net evaluates next: all images without the prompt, where guided, then all with it.
+
+        Where a guard acts, all of them follow under each of its embeddings.
+        """
         timestep = self._scheduler.timesteps[self.step]
         latents = self._scheduler.scale_model_input(self.latents, timestep)
-        count = len(latents) * len(self._embeddings)
+        embeddings = self._embeddings()
         return Rows(
-            latents=torch.cat([latents] * len(self._embeddings)),
-            timesteps=timestep.float().expand(count),
-            embeddings=torch.cat([e.expand(len(latents), -1, -1) for e in self._embeddings]),
+            latents=torch.cat([latents] * len(embeddings)),
+            timesteps=timestep.float().expand(len(latents) * len(embeddings)),
+            embeddings=torch.cat([e.expand(len(latents), -1, -1) for e in embeddings]),
         )
 
     def advance(self, predicted: Tensor) -> None:
         """Do the next step with the U-Net's prediction for ``rows()``, ``(rows, C, h, w)``."""
-        if len(self._embeddings) == 2:
-            uncond, cond = predicted.chunk(2)
-            predicted = uncond + self.guidance_scale * (cond - uncond)
+        uncond, predicted, guards = self._parted(predicted)
+        if self._steering and guards:
+            predicted = self._steering.away(predicted, guards)
+        if uncond is not None:
+            predicted = uncond + self.guidance_scale * (predicted - uncond)
         timestep = self._scheduler.timesteps[self.step]
         self.latents = self._scheduler.step(predicted, timestep, self.latents, **self._extra, return_dict=False)[0]
         self.step += 1
+
+    def _embeddings(self) -> tuple[Tensor, ...]:
+        """Return the embeddings of this step, each ``(1, L, d)``, in the order of ``rows``."""
+        cond, uncond = self._cond, self._uncond
+        if self._rescheduled:
+            cond, uncond = self._rescheduled(self.step, self.total)
+        prompts = (uncond, cond) if self.guidance_scale > 1 else (cond,)
+        if self._steering and self._steering.acts_at(self.step, self.total):
+            return (*prompts, *self._steering.embeddings)
+        return prompts
+
+    def _parted(self, predicted: Tensor) -> tuple[Tensor | None, Tensor, tuple[Tensor, ...]]:
+        """Return the predictions without the prompt, with it, and under each of the guard's embeddings."""
+        parts = predicted.split(len(self.latents))
+        if self.guidance_scale > 1:
+            return parts[0], parts[1], parts[2:]
+        return None, parts[0], parts[1:]
 
     def _noise(self, pipeline: Pipeline) -> Tensor:
         width, height = (size // pipeline.vae_scale_factor for size in self.image_size)
@@ -105,7 +141,7 @@ def denoise_step(pipeline: Pipeline, runs: Sequence[DenoiseRun], *, max_batch: i
     Args:
         pipeline: the resident model; read only.
         runs: none of them done; any mix of sizes, timesteps, schedulers and guidance.
-        max_batch: rows of one U-Net call at most; a guided image has two.
+        max_batch: rows of one U-Net call at most; a guided image has two, and more under a guard.
     """
     sizes = dict.fromkeys(run.latents.shape[1:] for run in runs)
     predictions: list[tuple[DenoiseRun, Tensor]] = []

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+from unsee_core.adapter_schedule import AdapterSchedule
 from unsee_core.checks import (
     check_adapter_name,
     check_adapter_ref,
@@ -17,6 +18,7 @@ from unsee_core.errors import InvalidRequestError
 
 MAX_IMAGES = 16
 MAX_SEED = 2**63 - 1
+MAX_GUARD_WORDS = 16
 ConceptKind = Literal["object", "style", "person", "brand"]
 ImageFormat = Literal["png", "jpeg", "webp"]
 OptionValue = int | float | bool
@@ -91,14 +93,42 @@ class Concept:
 
 @dataclass(frozen=True)
 class AdapterRef:
-    """An adapter by name or digest, and the factor on its change, in [-2, 2]."""
+    """An adapter to be applied.
+
+    Attributes:
+        adapter: its name or digest.
+        weight: factor on its change, in [-2, 2].
+        schedule: on which steps it acts; None: on all.
+        gate: it acts only on prompts that share a word with its concept.
+    """
 
     adapter: str
     weight: float = 1.0
+    schedule: AdapterSchedule | None = None
+    gate: bool = False
 
     def __post_init__(self) -> None:
         check_adapter_ref("adapters", self.adapter)
         check_range("adapters.weight", self.weight, -2, 2)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Steers the denoising away from concepts that show in it; see ``unsee_core.guard``.
+
+    Attributes:
+        scale: how far, in [0, 10]; 0: off, 2: what it was tried with.
+        words: prompts that say the concepts, 0-16, each of 1-200 characters; none: the request's adapters' concepts.
+    """
+
+    scale: float = 0.0
+    words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_range("guard.scale", self.scale, 0, 10)
+        check_count("guard.words", len(self.words), MAX_GUARD_WORDS)
+        for i, word in enumerate(self.words):
+            check_text(f"guard.words[{i}]", word, shortest=1, longest=200)
 
 
 @dataclass(frozen=True)
@@ -162,6 +192,7 @@ class GenerateJob:
         seed: image i uses its own CPU generator seeded ``seed + i``.
         width: pixels, a multiple of the model's size multiple; checked against the model by the engine.
         height: as ``width``.
+        guard: a second line against what passes the adapters; off by default.
     """
 
     prompt: str
@@ -176,6 +207,7 @@ class GenerateJob:
     scheduler: SchedulerName | None = None
     image_format: ImageFormat = "png"
     no_metadata: bool = False
+    guard: Guard = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
         check_text("prompt", self.prompt, shortest=0, longest=2000)

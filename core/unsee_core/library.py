@@ -178,7 +178,7 @@ class AdapterLibrary:
             loaded = self._read(manifest.digest, data)
         factors, mismatch = loaded
         applied = AppliedAdapter(digest=manifest.digest, factors=factors, weight=ref.weight)
-        return applied, ResolvedAdapter(manifest.name, manifest.digest, ref.weight, mismatch)
+        return applied, ResolvedAdapter(manifest.name, manifest.digest, ref.weight, mismatch, ref.schedule)
 
     def _in_memory(self, digest: str) -> tuple[LoraFactors, bool] | None:
         with self._lock:

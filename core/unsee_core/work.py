@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import count
 
@@ -23,9 +23,11 @@ from unsee_core.answers import (
     Manifest,
     ResolvedAdapter,
 )
-from unsee_core.conditioning import AppliedAdapter, Conditioner
+from unsee_core.application import Application, Conditioning
+from unsee_core.conditioning import Conditioner
 from unsee_core.denoise import DenoiseRun, decode_image
 from unsee_core.encoder import tokenize
+from unsee_core.guard import encoded_guard
 from unsee_core.images import encode_image
 from unsee_core.job import GenerateJob
 from unsee_core.library import AdapterLibrary
@@ -104,8 +106,7 @@ class GenerateTask:
     """A generate job whose adapters are resolved and whose defaults are filled in."""
 
     job: GenerateJob
-    applied: tuple[AppliedAdapter, ...]
-    resolved: tuple[ResolvedAdapter, ...]
+    applied: tuple[Application, ...]
 
 
 class GenerateWork:
@@ -119,11 +120,14 @@ class GenerateWork:
         job = task.job
         prompts = [job.prompt, job.negative_prompt]
         _, self._cut_off = tokenize(pipeline, prompts)
-        cond, uncond = conditioner.encode(prompts, task.applied).split(1)
+        conditioning = Conditioning(conditioner, job, task.applied)
+        cond, uncond = conditioning.at(0, job.steps)
+        steering = encoded_guard(job.guard, conditioner)
         self._encoded = time.perf_counter()
         self._denoised = self._encoded
         self._decoded = count()
-        self.run = DenoiseRun(pipeline, job, cond, uncond)
+        rescheduled = None if conditioning.is_constant else conditioning.at
+        self.run = DenoiseRun(pipeline, job, cond, uncond, rescheduled=rescheduled, steering=steering)
 
     @property
     def images(self) -> int:
@@ -162,7 +166,7 @@ class GenerateWork:
             model_digest=self._pipeline.digests.model,
             scheduler_class=self.run.scheduler_class,
             dtype=str(self._pipeline.dtype).removeprefix("torch."),
-            adapters=self._task.resolved,
+            adapters=tuple(resolved for _, resolved in self._task.applied),
             prompt_cut_off=self._cut_off[0],
             negative_prompt_cut_off=self._cut_off[1],
             steps=job.steps,
@@ -170,6 +174,7 @@ class GenerateWork:
             width=width,
             height=height,
             timings=timings,
+            guard=job.guard,
         )
 
     def _metadata(self, seed: int) -> Mapping[str, object]:
@@ -186,11 +191,22 @@ class GenerateWork:
             "scheduler": done.scheduler_class,
             "model_digest": done.model_digest,
             "dtype": done.dtype,
-            "adapters": [{"name": a.name, "digest": a.digest, "weight": a.weight} for a in done.adapters],
+            "adapters": [_adapter_metadata(adapter) for adapter in done.adapters],
+            "guard": asdict(done.guard),
             "prompt_cut_off": done.prompt_cut_off,
             "negative_prompt_cut_off": done.negative_prompt_cut_off,
             "software": f"unsee {version('unsee')}",
         }
+
+
+def _adapter_metadata(adapter: ResolvedAdapter) -> dict[str, object]:
+    """Return what a PNG tells of an adapter: schedule and gate only where there are such."""
+    told: dict[str, object] = {"name": adapter.name, "digest": adapter.digest, "weight": adapter.weight}
+    if adapter.schedule:
+        told["schedule"] = asdict(adapter.schedule)
+    if adapter.gate:
+        told["gate"] = {"prompt": adapter.acts_on_prompt, "negative_prompt": adapter.acts_on_negative_prompt}
+    return told
 
 
 def library_versions() -> dict[str, str]:
