@@ -59,7 +59,7 @@ def test_other_layouts_come_back_as_the_same_factors(
 
 
 def test_adapters_are_listed_by_label_concept_and_method(client: unsee.Client, no_cat: unsee.Adapter) -> None:
-    for conditions in ({"labels": {"team": "legal"}}, {"concept": "KITTEN"}, {"method": "closed_form"}):
+    for conditions in ({"labels": {"team": "legal"}}, {"concept": "KITTEN"}, {"method": no_cat.method}):
         assert no_cat in list(client.list_adapters(**conditions))  # type: ignore[arg-type]
     assert no_cat not in list(client.list_adapters(concept="dog"))
     assert no_cat not in list(client.list_adapters(created_before=no_cat.create_time))
