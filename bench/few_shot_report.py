@@ -114,16 +114,19 @@ def markdown(content: dict[str, Any], rows: Sequence[Row]) -> str:
     lines = [
         "# few_shot_lora on the embedded model",
         "",
-        f"`{content['command']}`, {content['date']}, {content['machine']}; {content['versions']}; "
-        f"model {content['model_digest'][:19]}...; settings {content['settings']}, {content['recipes']}; "
-        f"{content['sampler']}; seeds: {content['seeds']}.",
+        f"`{content['command']}`, {content['date']}, {content['machine']}; {_words(content['versions'])}.",
+        "",
+        f"- Model: {content['model_digest'][:19]}...",
+        f"- Pictures: {_words(content['sampler'])}; seeds: {content['seeds']}.",
+        f"- Settings: {_words(content['settings'])}.",
+        *(f"- Recipe of a concept of kind {kind}: {_words(recipe)}." for kind, recipe in content["recipes"].items()),
         "",
         "UA: the concept's pictures that no longer show it. IRA: others of its kind that were right and still are. "
         "CRA: the other kind. Brackets: Wilson bounds, 95 %. *own*: with the server's own retain prompts; *world*: the "
         "model's other objects and looks given as retain prompts too.",
     ]
     for kind, figures in content["summary"].items():
-        lines += ["", f"## Retain prompts: {kind}", "", f"Goals {content['goals']}; reached: {figures}", ""]
+        lines += ["", f"## Retain prompts: {kind}", "", *_summary_lines(figures, content["goals"]), ""]
         lines += [
             "| concept | seconds | shown before | UA | IRA | CRA | object kept |",
             "|---|---|---|---|---|---|---|",
@@ -132,6 +135,30 @@ def markdown(content: dict[str, Any], rows: Sequence[Row]) -> str:
         lines += ["", "Misses:", ""]
         lines += [f"- {row.concept}: {_misses(row)}" for row in rows if row.retain == kind and _misses(row)]
     return "\n".join(lines) + "\n"
+
+
+def _summary_lines(figures: dict[str, Any], goals: dict[str, float]) -> list[str]:
+    """Return the table of what was reached over all concepts, and the slowest erasure."""
+    rows = [
+        "| over all | shown before | UA | IRA | CRA | accuracy after / before |",
+        "|---|---|---|---|---|---|",
+        f"| goal | | >= {goals['ua']:.0%} | | | >= {goals['ira']:.0%} |",
+    ]
+    for kind in ("objects", "looks"):
+        if kind in figures:
+            cells = [
+                f"{one['value']:.1%} of {one['pictures']} [{one['low']:.1%}, {one['high']:.1%}]"
+                for one in (figures[kind][name] for name in ("shown_before", "ua", "ira", "cra"))
+            ]
+            rows.append(f"| {kind} | {' | '.join(cells)} | {figures[kind]['accuracy_after_over_before']:.1%} |")
+    slowest = (
+        f"The slowest erasure took {figures['slowest_seconds']:.1f} s; the goal is under {goals['seconds']:.0f} s."
+    )
+    return [*rows, "", slowest]
+
+
+def _words(content: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in content.items())
 
 
 def line(row: Row) -> str:
