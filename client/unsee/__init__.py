@@ -9,6 +9,7 @@ Example:
 
 from unsee.adapters import AdapterInfo, BaseModel, Concept, Drift, Report
 from unsee.aio import AsyncClient
+from unsee.applying import AdapterRef, AdapterSchedule, Guard, ResolvedAdapter
 from unsee.bound import Adapter, AsyncAdapter
 from unsee.client import Client, EraseJob, GenerateJob
 from unsee.errors import (
@@ -28,7 +29,7 @@ from unsee.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued, ResolvedAdapter
+from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued
 from unsee.images import GeneratedImage
 from unsee.info import Limits, MethodInfo, ModelInfo, OptionInfo, ServerInfo
 from unsee.jobs import AsyncJob
@@ -38,6 +39,8 @@ from unsee.sync_jobs import Job
 __all__ = [
     "Adapter",
     "AdapterInfo",
+    "AdapterRef",
+    "AdapterSchedule",
     "AlreadyExistsError",
     "AsyncAdapter",
     "AsyncClient",
@@ -61,6 +64,7 @@ __all__ = [
     "GenerateProgress",
     "GenerateResult",
     "GeneratedImage",
+    "Guard",
     "ImportOptions",
     "InternalError",
     "InvalidArgumentError",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unsee.applying import Guard, ResolvedAdapter, resolved_adapter
 from unsee.durations import seconds_of
 from unsee.images import GeneratedImage
 from unsee.names import IMAGE_FORMATS
@@ -47,21 +48,12 @@ class GenerateProgress:
 
 
 @dataclass(frozen=True)
-class ResolvedAdapter:
-    """An adapter as it was applied."""
-
-    name: str
-    digest: str
-    weight: float
-    base_mismatch: bool
-
-
-@dataclass(frozen=True)
 class GenerateResult:
     """Pictures, and everything needed to draw them again; a sequence of its images.
 
     Attributes:
         prompt_cut_off: what of the prompt fell beyond 77 tokens.
+        guard: as it was used, with its words; None: it was off.
         seconds: by part: queue, encode, denoise, decode, total.
     """
 
@@ -77,6 +69,7 @@ class GenerateResult:
     guidance_scale: float
     width: int
     height: int
+    guard: Guard | None
     seconds: Mapping[str, float] = field(repr=False)
 
     def __iter__(self) -> Iterator[GeneratedImage]:
@@ -127,13 +120,14 @@ def generate_result(message: generate_pb2.GenerateCompleted, images: tuple[Gener
         model_digest=message.model_digest,
         scheduler=message.scheduler_class,
         dtype=message.dtype,
-        adapters=tuple(ResolvedAdapter(a.name, a.digest, a.weight, a.base_mismatch) for a in message.adapters),
+        adapters=tuple(resolved_adapter(adapter) for adapter in message.adapters),
         prompt_cut_off=message.prompt_cut_off,
         negative_prompt_cut_off=message.negative_prompt_cut_off,
         steps=message.steps,
         guidance_scale=message.guidance_scale,
         width=message.width,
         height=message.height,
+        guard=Guard(message.guard.scale, tuple(message.guard.words)) if message.HasField("guard") else None,
         seconds={
             "queue": seconds_of(timings.queue),
             "encode": seconds_of(timings.encode),

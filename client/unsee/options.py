@@ -5,10 +5,11 @@ from datetime import datetime
 from os import PathLike
 from typing import TypedDict
 
+from unsee.applying import AdapterRef, Guard
 from unsee.images import ImageInput
 from unsee.names import ConceptKind, ImageFormat, SchedulerName
 
-AdapterInput = str | tuple[str, float]
+AdapterInput = str | tuple[str, float] | AdapterRef
 
 
 class EraseOptions(TypedDict, total=False):
@@ -56,7 +57,10 @@ class GenerateOptions(TypedDict, total=False):
 
     Attributes:
         negative_prompt: what to steer away from.
-        adapters: names or digests, or pairs of one and a weight in [-2, 2].
+        adapters: names or digests, pairs of one and a weight in [-2, 2], or ``unsee.AdapterRef``s, which may have a
+            schedule over the steps and a gate by words.
+        guard: a scale, or ``unsee.Guard`` with words of its own: the denoising is steered away from concepts that show
+            in it; None: off.
         seed: of the first image, the next has seed + 1; drawn if left out.
         steps: 1-200; 25 by default.
         guidance_scale: 0-50; None: the server's default.
@@ -71,6 +75,7 @@ class GenerateOptions(TypedDict, total=False):
 
     negative_prompt: str
     adapters: Sequence[AdapterInput]
+    guard: Guard | float | None
     seed: int | None
     steps: int | None
     guidance_scale: float | None

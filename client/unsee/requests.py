@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from unsee.applying import AdapterRef, AdapterSchedule, Guard
 from unsee.errors import InvalidArgumentError
 from unsee.images import image_bytes
 from unsee.names import IMAGE_FORMATS, KINDS, SCHEDULERS, ConceptKind
@@ -100,6 +101,7 @@ def generate_request(prompt: str, options: GenerateOptions) -> generate_pb2.Gene
         scheduler=None if scheduler is None else choice(SCHEDULERS, "scheduler", scheduler),
         image_format=choice(IMAGE_FORMATS, "image_format", options.get("image_format", "png")),
         no_metadata=options.get("no_metadata", False),
+        guard=_guard(options.get("guard")),
         request_id=options.get("request_id") or str(uuid.uuid4()),
     )
 
@@ -179,7 +181,22 @@ def _adapter_ref(adapter: AdapterInput) -> generate_pb2.AdapterRef:
             return wire(generate_pb2.AdapterRef, adapter=name)
         case (name, weight):
             return wire(generate_pb2.AdapterRef, adapter=name, weight=weight)
-    raise InvalidArgumentError(f"adapters: got {adapter!r}, allowed a name, a digest, or a pair of one and a weight")
+        case AdapterRef(name, weight, schedule, gate):
+            given = _schedule(schedule)
+            return wire(generate_pb2.AdapterRef, adapter=name, weight=weight, schedule=given, gate=gate)
+    allowed = "a name, a digest, a pair of one and a weight, or an AdapterRef"
+    raise InvalidArgumentError(f"adapters: got {adapter!r}, allowed {allowed}")
+
+
+def _schedule(schedule: AdapterSchedule | None) -> generate_pb2.AdapterSchedule | None:
+    return None if schedule is None else wire(generate_pb2.AdapterSchedule, **vars(schedule))
+
+
+def _guard(guard: Guard | float | None) -> generate_pb2.Guard | None:
+    if guard is None:
+        return None
+    scale, words = (guard.scale, guard.words) if isinstance(guard, Guard) else (guard, ())
+    return wire(generate_pb2.Guard, scale=scale, words=several("guard.words", words))
 
 
 def check_names(options: Mapping[str, Any], allowed: type) -> None:

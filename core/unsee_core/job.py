@@ -126,6 +126,8 @@ class Guard:
 
     def __post_init__(self) -> None:
         check_range("guard.scale", self.scale, 0, 10)
+        if self.words and self.scale == 0:
+            raise InvalidRequestError.of("guard.scale", "got 0 with words to guard against, allowed above 0")
         check_count("guard.words", len(self.words), MAX_GUARD_WORDS)
         for i, word in enumerate(self.words):
             check_text(f"guard.words[{i}]", word, shortest=1, longest=200)

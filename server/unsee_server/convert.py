@@ -7,9 +7,10 @@ import secrets
 from google.protobuf.message import Message
 
 from unsee.v1 import adapters_pb2, cancel_pb2, common_pb2, erase_pb2, generate_pb2
+from unsee_core.adapter_schedule import AdapterSchedule, check_schedule
 from unsee_core.checks import check_adapter_ref, check_range
 from unsee_core.errors import InvalidRequestError
-from unsee_core.job import MAX_IMAGES, MAX_SEED, AdapterRef, Concept, EraseJob, GenerateJob, OptionValue
+from unsee_core.job import MAX_IMAGES, MAX_SEED, AdapterRef, Concept, EraseJob, GenerateJob, Guard, OptionValue
 from unsee_server.choices import IMAGE_FORMATS, KINDS, SCHEDULERS, choice
 from unsee_server.requests import RequestKey
 
@@ -129,6 +130,7 @@ def generate_job(request: generate_pb2.GenerateRequest) -> GenerateJob:
         scheduler=scheduler,
         image_format=image_format,
         no_metadata=request.no_metadata,
+        guard=Guard(request.guard.scale, tuple(request.guard.words)),
     )
 
 
@@ -136,4 +138,11 @@ def _adapter_ref(ref: generate_pb2.AdapterRef, path: str) -> AdapterRef:
     weight = ref.weight if ref.HasField("weight") else 1.0
     check_adapter_ref(f"{path}.adapter", ref.adapter)
     check_range(f"{path}.weight", weight, -2, 2)
-    return AdapterRef(ref.adapter, weight)
+    schedule = _schedule(ref.schedule, f"{path}.schedule") if ref.HasField("schedule") else None
+    return AdapterRef(ref.adapter, weight, schedule, ref.gate)
+
+
+def _schedule(schedule: generate_pb2.AdapterSchedule, path: str) -> AdapterSchedule:
+    end = schedule.end if schedule.HasField("end") else 1.0
+    check_schedule(path, schedule.start, end, schedule.ramp)
+    return AdapterSchedule(schedule.start, end, schedule.ramp)

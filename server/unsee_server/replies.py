@@ -87,10 +87,7 @@ def _generate_completed(done: answers.GenerateCompleted) -> generate_pb2.Generat
         scheduler=_SCHEDULERS.get(done.scheduler_class, generate_pb2.SCHEDULER_UNSPECIFIED),
         scheduler_class=done.scheduler_class,
         dtype=done.dtype,
-        adapters=[
-            generate_pb2.ResolvedAdapter(name=a.name, digest=a.digest, weight=a.weight, base_mismatch=a.base_mismatch)
-            for a in done.adapters
-        ],
+        adapters=[_resolved(adapter) for adapter in done.adapters],
         prompt_cut_off=done.prompt_cut_off,
         negative_prompt_cut_off=done.negative_prompt_cut_off,
         steps=done.steps,
@@ -104,6 +101,21 @@ def _generate_completed(done: answers.GenerateCompleted) -> generate_pb2.Generat
             decode=duration(times.decode_s),
             total=duration(times.total_s),
         ),
+        guard=generate_pb2.Guard(scale=done.guard.scale, words=done.guard.words) if done.guard.scale else None,
+    )
+
+
+def _resolved(adapter: answers.ResolvedAdapter) -> generate_pb2.ResolvedAdapter:
+    schedule = adapter.schedule
+    return generate_pb2.ResolvedAdapter(
+        name=adapter.name,
+        digest=adapter.digest,
+        weight=adapter.weight,
+        base_mismatch=adapter.base_mismatch,
+        schedule=generate_pb2.AdapterSchedule(**vars(schedule)) if schedule else None,
+        gate=adapter.gate,
+        acts_on_prompt=adapter.acts_on_prompt,
+        acts_on_negative_prompt=adapter.acts_on_negative_prompt,
     )
 
 

@@ -36,7 +36,8 @@ ERASE: EraseOptions = {
 }
 GENERATE: GenerateOptions = {
     "negative_prompt": "blur",
-    "adapters": [("no-cat", 0.0)],
+    "adapters": [unsee.AdapterRef("no-cat", 0.0, unsee.AdapterSchedule(0.25, 0.75, 0.125), gate=True)],
+    "guard": unsee.Guard(2.0, ("cat",)),
     "seed": 0,
     "steps": 9,
     "guidance_scale": 0.0,
@@ -196,7 +197,9 @@ def test_every_field_of_an_answer_is_read(kind: Any, read: Any, merged: set[str]
         (common_pb2.Concept, adapters.Concept),
         (common_pb2.Drift, adapters.Drift),
         (common_pb2.BaseModel, adapters.BaseModel),
-        (generate_pb2.ResolvedAdapter, events.ResolvedAdapter),
+        (generate_pb2.ResolvedAdapter, unsee.ResolvedAdapter),
+        (generate_pb2.AdapterSchedule, unsee.AdapterSchedule),
+        (generate_pb2.Guard, unsee.Guard),
         (info_pb2.ModelInfo, info.ModelInfo),
         (info_pb2.Limits, info.Limits),
         (info_pb2.MethodInfo, info.MethodInfo),

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.server.world import erase_request, generate_request
 from unsee.v1 import adapters_pb2, common_pb2, erase_pb2, generate_pb2
 from unsee_core import answers, job
+from unsee_core.adapter_schedule import AdapterSchedule
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterPage
 from unsee_server import choices, convert, convert_adapters, replies
@@ -57,6 +58,11 @@ VALUES: dict[str, Any] = {
     "adapters": [generate_pb2.AdapterRef(adapter="no-cat")],
     "adapters.adapter": "no-rose",
     "adapters.weight": 0.25,
+    "adapters.schedule": generate_pb2.AdapterSchedule(start=0.5),
+    "adapters.gate": True,
+    "guard": generate_pb2.Guard(scale=2, words=["cat"]),
+    "guard.scale": 2.0,
+    "guard.words": ["cat"],
     "guidance_scale": 0.0,
     "width": 64,
     "height": 64,
@@ -121,6 +127,14 @@ def query(request: adapters_pb2.ListAdaptersRequest) -> object:
         return str(error)
 
 
+def drawing(request: generate_pb2.GenerateRequest) -> object:
+    """Return the job, or what is wrong with it: words to guard against are refused without a scale."""
+    try:
+        return convert.generate_job(request)
+    except convert.InvalidRequestError as error:
+        return str(error)
+
+
 def import_request() -> adapters_pb2.ImportAdapterBegin:
     header = adapters_pb2.AdapterHeader(size_bytes=5, sha256=DIGEST)
     return adapters_pb2.ImportAdapterBegin(header=header, concept=common_pb2.Concept(name="cat"))
@@ -136,7 +150,7 @@ def method_of(request: erase_pb2.EraseRequest) -> str:
 
 CASES: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
     (erase_request, lambda request: convert.erase_job(request, default_method=method_of(request))),
-    (generate_request, convert.generate_job),
+    (generate_request, drawing),
     (list_request, query),
     (import_request, begin),
 ]
@@ -155,7 +169,7 @@ def test_every_field_of_a_request_is_read(make: Callable[[], Any], read: Callabl
 @pytest.mark.parametrize("path", [field.name for field in generate_pb2.AdapterRef.DESCRIPTOR.fields])
 def test_every_field_of_an_adapter_to_apply_is_read(path: str) -> None:
     refs = [generate_pb2.AdapterRef(adapter="no-cat"), generate_pb2.AdapterRef(adapter="no-cat")]
-    setattr(refs[1], path, VALUES[f"adapters.{path}"])
+    dict(changes(refs[1], "adapters."))[f"adapters.{path}"](refs[1])
     first, second = (convert.generate_job(generate_request(adapters=[ref])).adapters for ref in refs)
     assert first != second
 
@@ -214,12 +228,13 @@ MANIFEST = answers.Manifest(
     report=answers.Report(DRIFT, DRIFT, 1.0, 2.0, 3.0, {"train": 4.0}),
     base_mismatch=True,
 )
+SCHEDULE = AdapterSchedule(0.25, 0.75, 0.125)
 DONE = answers.GenerateCompleted(
     seeds=(1,),
     model_digest="m",
     scheduler_class="EulerDiscreteScheduler",
     dtype="float32",
-    adapters=(answers.ResolvedAdapter("no-cat", DIGEST, 0.5, base_mismatch=True),),
+    adapters=(answers.ResolvedAdapter("no-cat", DIGEST, 0.5, base_mismatch=True, schedule=SCHEDULE, gate=True),),
     prompt_cut_off="p",
     negative_prompt_cut_off="n",
     steps=2,
@@ -227,6 +242,7 @@ DONE = answers.GenerateCompleted(
     width=4,
     height=5,
     timings=answers.GenerateTimings(1.0, 2.0, 3.0, 4.0, 5.0),
+    guard=job.Guard(2.0, ("cat",)),
 )
 EVENTS: list[Message] = [
     replies.erase_response(answers.Queued(3), "r").queued,
@@ -300,4 +316,5 @@ OTHER: dict[str, Any] = {
     "width": 1,
     "height": 1,
     "timings": answers.GenerateTimings(0.0, 0.0, 0.0, 0.0, 0.0),
+    "guard": job.Guard(1.0, ("cat",)),
 }

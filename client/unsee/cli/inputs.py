@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from unsee.applying import AdapterSchedule, Guard
 from unsee.client import Client
 from unsee.errors import InvalidArgumentError
 
@@ -18,6 +19,24 @@ def resolved(client: Client, text: str) -> tuple[str, float]:
         except ValueError:
             raise InvalidArgumentError(f"--adapter: got the weight {tail!r}, allowed a number in [-2, 2]") from None
     return client.import_adapter(name).digest if is_adapter_file(Path(name)) else name, weight
+
+
+def schedule_of(text: str | None) -> AdapterSchedule | None:
+    """Return the schedule that ``START:END`` or ``START:END:RAMP`` stands for."""
+    if text is None:
+        return None
+    parts = [_number(part) for part in text.split(":")]
+    if len(parts) not in (2, 3) or any(part is None or isinstance(part, bool) for part in parts):
+        message = f"--adapter-schedule: got {text!r}, allowed START:END or START:END:RAMP, shares of the steps"
+        raise InvalidArgumentError(message)
+    return AdapterSchedule(*(float(part) for part in parts if part is not None))
+
+
+def guard_of(scale: float | None, words: list[str] | None) -> Guard | None:
+    """Return the guard that ``--guard`` and ``--guard-word`` stand for."""
+    if scale is None and words:
+        raise InvalidArgumentError("--guard-word: got one without --guard, allowed together with a scale")
+    return None if scale is None else Guard(scale, tuple(words or ()))
 
 
 def is_adapter_file(path: Path) -> bool:

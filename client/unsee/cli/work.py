@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from unsee.cli.inputs import check_is_free, labels_of, made_folder, options_of, resolved
+from unsee.applying import AdapterRef
+from unsee.cli.inputs import check_is_free, guard_of, labels_of, made_folder, options_of, resolved, schedule_of
 from unsee.cli.shown import show_adapter
 from unsee.cli.where import Force, Json
 from unsee.names import ConceptKind, ImageFormat, SchedulerName
@@ -87,6 +88,19 @@ def generate(
             metavar="NAME[:WEIGHT]", help="Name, digest, or file to import first; no-cat:0.8; may be repeated."
         ),
     ] = None,
+    adapter_schedule: Annotated[
+        str | None,
+        typer.Option(metavar="START:END[:RAMP]", help="Shares of the steps within which the adapters act; 0:1 is all."),
+    ] = None,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Each adapter acts only on prompts that share a word with its concept.")
+    ] = False,
+    guard: Annotated[
+        float | None, typer.Option(metavar="SCALE", help="0-10; steers away from the adapters' concepts; 2 is tried.")
+    ] = None,
+    guard_word: Annotated[
+        list[str] | None, typer.Option(metavar="PROMPT", help="What to guard against instead; may be repeated.")
+    ] = None,
     negative_prompt: Annotated[str, typer.Option(help="What to steer away from.")] = "",
     seed: Annotated[int | None, typer.Option(help="Of the first picture. Default: one is drawn.")] = None,
     steps: Annotated[int | None, typer.Option(help="1-200. Default: 25.")] = None,
@@ -106,12 +120,14 @@ def generate(
         for i in range(num_images):
             check_is_free(output / f"{seed + i}.{image_format}", force)
         made_folder(output)
-        refs = [resolved(client, text) for text in adapter or []]
+        schedule = schedule_of(adapter_schedule)
+        refs = [AdapterRef(*resolved(client, text), schedule, gate) for text in adapter or []]
         with shown_progress(prompt, is_quiet=as_json) as on_progress:
             result = client.generate(
                 prompt,
                 on_progress,
                 adapters=refs,
+                guard=guard_of(guard, guard_word),
                 negative_prompt=negative_prompt,
                 seed=seed,
                 steps=steps,

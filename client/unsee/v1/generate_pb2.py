@@ -25,33 +25,37 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17unsee/v1/generate.proto\x12\x08unsee.v1\x1a\x1egoogle/protobuf/duration.proto\"=\n\nAdapterRef\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"\x8d\x03\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x02 \x01(\t\x12&\n\x08\x61\x64\x61pters\x18\x03 \x03(\x0b\x32\x14.unsee.v1.AdapterRef\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05steps\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x12\n\nnum_images\x18\t \x01(\r\x12&\n\tscheduler\x18\n \x01(\x0e\x32\x13.unsee.v1.Scheduler\x12+\n\x0cimage_format\x18\x0b \x01(\x0e\x32\x15.unsee.v1.ImageFormat\x12\x13\n\x0bno_metadata\x18\x0c \x01(\x08\x12\x12\n\nrequest_id\x18\r \x01(\t\x12\x0e\n\x06\x61ttach\x18\x0e \x01(\x08\x42\x07\n\x05_seedB\x08\n\x06_stepsB\x11\n\x0f_guidance_scale\"\xd3\x01\n\x10GenerateResponse\x12*\n\x06queued\x18\x01 \x01(\x0b\x32\x18.unsee.v1.GenerateQueuedH\x00\x12.\n\x08progress\x18\x02 \x01(\x0b\x32\x1a.unsee.v1.GenerateProgressH\x00\x12(\n\x05image\x18\x03 \x01(\x0b\x32\x17.unsee.v1.GenerateImageH\x00\x12\x30\n\tcompleted\x18\x04 \x01(\x0b\x32\x1b.unsee.v1.GenerateCompletedH\x00\x42\x07\n\x05\x65vent\"6\n\x0eGenerateQueued\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\"W\n\x10GenerateProgress\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\r\n\x05total\x18\x02 \x01(\r\x12&\n\x03\x65ta\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x01\n\rGenerateImage\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12%\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x15.unsee.v1.ImageFormat\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"V\n\x0fResolvedAdapter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x15\n\rbase_mismatch\x18\x04 \x01(\x08\"\xe7\x01\n\x0fGenerateTimings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x64\x65noise\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe0\x02\n\x11GenerateCompleted\x12\r\n\x05seeds\x18\x01 \x03(\x03\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12&\n\tscheduler\x18\x03 \x01(\x0e\x32\x13.unsee.v1.Scheduler\x12\x17\n\x0fscheduler_class\x18\x04 \x01(\t\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12+\n\x08\x61\x64\x61pters\x18\x06 \x03(\x0b\x32\x19.unsee.v1.ResolvedAdapter\x12\x16\n\x0eprompt_cut_off\x18\x07 \x01(\t\x12\x1f\n\x17negative_prompt_cut_off\x18\x08 \x01(\t\x12\r\n\x05steps\x18\t \x01(\r\x12\x16\n\x0eguidance_scale\x18\n \x01(\x01\x12\r\n\x05width\x18\x0b \x01(\r\x12\x0e\n\x06height\x18\x0c \x01(\r\x12*\n\x07timings\x18\r \x01(\x0b\x32\x19.unsee.v1.GenerateTimings*\xbb\x01\n\tScheduler\x12\x19\n\x15SCHEDULER_UNSPECIFIED\x10\x00\x12\x12\n\x0eSCHEDULER_DDIM\x10\x01\x12\x13\n\x0fSCHEDULER_EULER\x10\x02\x12\x1d\n\x19SCHEDULER_EULER_ANCESTRAL\x10\x03\x12\"\n\x1eSCHEDULER_DPM_SOLVER_MULTISTEP\x10\x04\x12\x13\n\x0fSCHEDULER_UNIPC\x10\x05\x12\x12\n\x0eSCHEDULER_PNDM\x10\x06*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17unsee/v1/generate.proto\x12\x08unsee.v1\x1a\x1egoogle/protobuf/duration.proto\"x\n\nAdapterRef\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12+\n\x08schedule\x18\x03 \x01(\x0b\x32\x19.unsee.v1.AdapterSchedule\x12\x0c\n\x04gate\x18\x04 \x01(\x08\x42\t\n\x07_weight\"H\n\x0f\x41\x64\x61pterSchedule\x12\r\n\x05start\x18\x01 \x01(\x01\x12\x10\n\x03\x65nd\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04ramp\x18\x03 \x01(\x01\x42\x06\n\x04_end\"%\n\x05Guard\x12\r\n\x05scale\x18\x01 \x01(\x01\x12\r\n\x05words\x18\x02 \x03(\t\"\xad\x03\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x02 \x01(\t\x12&\n\x08\x61\x64\x61pters\x18\x03 \x03(\x0b\x32\x14.unsee.v1.AdapterRef\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\x05steps\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x12\n\nnum_images\x18\t \x01(\r\x12&\n\tscheduler\x18\n \x01(\x0e\x32\x13.unsee.v1.Scheduler\x12+\n\x0cimage_format\x18\x0b \x01(\x0e\x32\x15.unsee.v1.ImageFormat\x12\x13\n\x0bno_metadata\x18\x0c \x01(\x08\x12\x12\n\nrequest_id\x18\r \x01(\t\x12\x0e\n\x06\x61ttach\x18\x0e \x01(\x08\x12\x1e\n\x05guard\x18\x0f \x01(\x0b\x32\x0f.unsee.v1.GuardB\x07\n\x05_seedB\x08\n\x06_stepsB\x11\n\x0f_guidance_scale\"\xd3\x01\n\x10GenerateResponse\x12*\n\x06queued\x18\x01 \x01(\x0b\x32\x18.unsee.v1.GenerateQueuedH\x00\x12.\n\x08progress\x18\x02 \x01(\x0b\x32\x1a.unsee.v1.GenerateProgressH\x00\x12(\n\x05image\x18\x03 \x01(\x0b\x32\x17.unsee.v1.GenerateImageH\x00\x12\x30\n\tcompleted\x18\x04 \x01(\x0b\x32\x1b.unsee.v1.GenerateCompletedH\x00\x42\x07\n\x05\x65vent\"6\n\x0eGenerateQueued\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\"W\n\x10GenerateProgress\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\r\n\x05total\x18\x02 \x01(\r\x12&\n\x03\x65ta\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x01\n\rGenerateImage\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12%\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x15.unsee.v1.ImageFormat\x12\r\n\x05width\x18\x04 \x01(\r\x12\x0e\n\x06height\x18\x05 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"\xca\x01\n\x0fResolvedAdapter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x15\n\rbase_mismatch\x18\x04 \x01(\x08\x12+\n\x08schedule\x18\x05 \x01(\x0b\x32\x19.unsee.v1.AdapterSchedule\x12\x0c\n\x04gate\x18\x06 \x01(\x08\x12\x16\n\x0e\x61\x63ts_on_prompt\x18\x07 \x01(\x08\x12\x1f\n\x17\x61\x63ts_on_negative_prompt\x18\x08 \x01(\x08\"\xe7\x01\n\x0fGenerateTimings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x64\x65noise\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x03\n\x11GenerateCompleted\x12\r\n\x05seeds\x18\x01 \x03(\x03\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12&\n\tscheduler\x18\x03 \x01(\x0e\x32\x13.unsee.v1.Scheduler\x12\x17\n\x0fscheduler_class\x18\x04 \x01(\t\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12+\n\x08\x61\x64\x61pters\x18\x06 \x03(\x0b\x32\x19.unsee.v1.ResolvedAdapter\x12\x16\n\x0eprompt_cut_off\x18\x07 \x01(\t\x12\x1f\n\x17negative_prompt_cut_off\x18\x08 \x01(\t\x12\r\n\x05steps\x18\t \x01(\r\x12\x16\n\x0eguidance_scale\x18\n \x01(\x01\x12\r\n\x05width\x18\x0b \x01(\r\x12\x0e\n\x06height\x18\x0c \x01(\r\x12*\n\x07timings\x18\r \x01(\x0b\x32\x19.unsee.v1.GenerateTimings\x12\x1e\n\x05guard\x18\x0e \x01(\x0b\x32\x0f.unsee.v1.Guard*\xbb\x01\n\tScheduler\x12\x19\n\x15SCHEDULER_UNSPECIFIED\x10\x00\x12\x12\n\x0eSCHEDULER_DDIM\x10\x01\x12\x13\n\x0fSCHEDULER_EULER\x10\x02\x12\x1d\n\x19SCHEDULER_EULER_ANCESTRAL\x10\x03\x12\"\n\x1eSCHEDULER_DPM_SOLVER_MULTISTEP\x10\x04\x12\x13\n\x0fSCHEDULER_UNIPC\x10\x05\x12\x12\n\x0eSCHEDULER_PNDM\x10\x06*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x01\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'unsee.v1.generate_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCHEDULER']._serialized_start=1700
-  _globals['_SCHEDULER']._serialized_end=1887
-  _globals['_IMAGEFORMAT']._serialized_start=1889
-  _globals['_IMAGEFORMAT']._serialized_end=2000
+  _globals['_SCHEDULER']._serialized_start=2053
+  _globals['_SCHEDULER']._serialized_end=2240
+  _globals['_IMAGEFORMAT']._serialized_start=2242
+  _globals['_IMAGEFORMAT']._serialized_end=2353
   _globals['_ADAPTERREF']._serialized_start=69
-  _globals['_ADAPTERREF']._serialized_end=130
-  _globals['_GENERATEREQUEST']._serialized_start=133
-  _globals['_GENERATEREQUEST']._serialized_end=530
-  _globals['_GENERATERESPONSE']._serialized_start=533
-  _globals['_GENERATERESPONSE']._serialized_end=744
-  _globals['_GENERATEQUEUED']._serialized_start=746
-  _globals['_GENERATEQUEUED']._serialized_end=800
-  _globals['_GENERATEPROGRESS']._serialized_start=802
-  _globals['_GENERATEPROGRESS']._serialized_end=889
-  _globals['_GENERATEIMAGE']._serialized_start=892
-  _globals['_GENERATEIMAGE']._serialized_end=1020
-  _globals['_RESOLVEDADAPTER']._serialized_start=1022
-  _globals['_RESOLVEDADAPTER']._serialized_end=1108
-  _globals['_GENERATETIMINGS']._serialized_start=1111
-  _globals['_GENERATETIMINGS']._serialized_end=1342
-  _globals['_GENERATECOMPLETED']._serialized_start=1345
-  _globals['_GENERATECOMPLETED']._serialized_end=1697
+  _globals['_ADAPTERREF']._serialized_end=189
+  _globals['_ADAPTERSCHEDULE']._serialized_start=191
+  _globals['_ADAPTERSCHEDULE']._serialized_end=263
+  _globals['_GUARD']._serialized_start=265
+  _globals['_GUARD']._serialized_end=302
+  _globals['_GENERATEREQUEST']._serialized_start=305
+  _globals['_GENERATEREQUEST']._serialized_end=734
+  _globals['_GENERATERESPONSE']._serialized_start=737
+  _globals['_GENERATERESPONSE']._serialized_end=948
+  _globals['_GENERATEQUEUED']._serialized_start=950
+  _globals['_GENERATEQUEUED']._serialized_end=1004
+  _globals['_GENERATEPROGRESS']._serialized_start=1006
+  _globals['_GENERATEPROGRESS']._serialized_end=1093
+  _globals['_GENERATEIMAGE']._serialized_start=1096
+  _globals['_GENERATEIMAGE']._serialized_end=1224
+  _globals['_RESOLVEDADAPTER']._serialized_start=1227
+  _globals['_RESOLVEDADAPTER']._serialized_end=1429
+  _globals['_GENERATETIMINGS']._serialized_start=1432
+  _globals['_GENERATETIMINGS']._serialized_end=1663
+  _globals['_GENERATECOMPLETED']._serialized_start=1666
+  _globals['_GENERATECOMPLETED']._serialized_end=2050
 # @@protoc_insertion_point(module_scope)

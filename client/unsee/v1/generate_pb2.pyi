@@ -96,21 +96,96 @@ class AdapterRef(google.protobuf.message.Message):
 
     ADAPTER_FIELD_NUMBER: builtins.int
     WEIGHT_FIELD_NUMBER: builtins.int
+    SCHEDULE_FIELD_NUMBER: builtins.int
+    GATE_FIELD_NUMBER: builtins.int
     adapter: builtins.str
     """Name, or digest ("sha256:..." in full). Required."""
     weight: builtins.float
     """Factor on the adapter's change, in [-2, 2]. Absent: 1."""
+    gate: builtins.bool
+    """True: it acts only on prompts that share a word with its concept; every
+    other prompt is as it would be without it. A paraphrase passes the gate.
+    Refused for an adapter whose concept has no name. Default: false.
+    """
+    @property
+    def schedule(self) -> global___AdapterSchedule:
+        """On which steps it acts. Absent: on all."""
+
     def __init__(
         self,
         *,
         adapter: builtins.str = ...,
         weight: builtins.float | None = ...,
+        schedule: global___AdapterSchedule | None = ...,
+        gate: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_weight", b"_weight", "weight", b"weight"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_weight", b"_weight", "adapter", b"adapter", "weight", b"weight"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_weight", b"_weight", "schedule", b"schedule", "weight", b"weight"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_weight", b"_weight", "adapter", b"adapter", "gate", b"gate", "schedule", b"schedule", "weight", b"weight"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_weight", b"_weight"]) -> typing.Literal["weight"] | None: ...
 
 global___AdapterRef = AdapterRef
+
+@typing.final
+class AdapterSchedule(google.protobuf.message.Message):
+    """An adapter's strength over the denoising steps. A step counts by its middle."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    RAMP_FIELD_NUMBER: builtins.int
+    start: builtins.float
+    """Share of the steps from which on it acts, in [0, 1]. Absent: 0."""
+    end: builtins.float
+    """Share of the steps from which on it acts no more, in [`start`, 1].
+    Absent: 1.
+    """
+    ramp: builtins.float
+    """Share of the steps over which its strength rises after `start` and falls
+    before `end`, in [0, 1]; at a `start` of 0 or an `end` of 1 there is no
+    ramp. Absent: 0.
+    """
+    def __init__(
+        self,
+        *,
+        start: builtins.float = ...,
+        end: builtins.float | None = ...,
+        ramp: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_end", b"_end", "end", b"end"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_end", b"_end", "end", b"end", "ramp", b"ramp", "start", b"start"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_end", b"_end"]) -> typing.Literal["end"] | None: ...
+
+global___AdapterSchedule = AdapterSchedule
+
+@typing.final
+class Guard(google.protobuf.message.Message):
+    """Steers the denoising away from concepts that show in it: a second line
+    against what passes the adapters. Each word costs a row of the U-Net's batch
+    for each image, and there is one more.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCALE_FIELD_NUMBER: builtins.int
+    WORDS_FIELD_NUMBER: builtins.int
+    scale: builtins.float
+    """How far, in [0, 10]; 2 is what it was tried with. 0: off."""
+    @property
+    def words(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Prompts that say the concepts, up to 16 of 1-200 characters each. Default:
+        the names of the concepts of the request's adapters with a weight above 0.
+        """
+
+    def __init__(
+        self,
+        *,
+        scale: builtins.float = ...,
+        words: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["scale", b"scale", "words", b"words"]) -> None: ...
+
+global___Guard = Guard
 
 @typing.final
 class GenerateRequest(google.protobuf.message.Message):
@@ -132,6 +207,7 @@ class GenerateRequest(google.protobuf.message.Message):
     NO_METADATA_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     ATTACH_FIELD_NUMBER: builtins.int
+    GUARD_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """What to draw, up to 2000 characters; what lies beyond 77 tokens is cut off
     and named in the completed event. Empty: the unconditional picture.
@@ -172,6 +248,10 @@ class GenerateRequest(google.protobuf.message.Message):
     def adapters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AdapterRef]:
         """Adapters to apply to both prompts, 0-32, each once. Default: none."""
 
+    @property
+    def guard(self) -> global___Guard:
+        """Steers away from concepts that show. Default: off."""
+
     def __init__(
         self,
         *,
@@ -189,9 +269,10 @@ class GenerateRequest(google.protobuf.message.Message):
         no_metadata: builtins.bool = ...,
         request_id: builtins.str = ...,
         attach: builtins.bool = ...,
+        guard: global___Guard | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "guidance_scale", b"guidance_scale", "seed", b"seed", "steps", b"steps"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "adapters", b"adapters", "attach", b"attach", "guidance_scale", b"guidance_scale", "height", b"height", "image_format", b"image_format", "negative_prompt", b"negative_prompt", "no_metadata", b"no_metadata", "num_images", b"num_images", "prompt", b"prompt", "request_id", b"request_id", "scheduler", b"scheduler", "seed", b"seed", "steps", b"steps", "width", b"width"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "guard", b"guard", "guidance_scale", b"guidance_scale", "seed", b"seed", "steps", b"steps"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "adapters", b"adapters", "attach", b"attach", "guard", b"guard", "guidance_scale", b"guidance_scale", "height", b"height", "image_format", b"image_format", "negative_prompt", b"negative_prompt", "no_metadata", b"no_metadata", "num_images", b"num_images", "prompt", b"prompt", "request_id", b"request_id", "scheduler", b"scheduler", "seed", b"seed", "steps", b"steps", "width", b"width"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_guidance_scale", b"_guidance_scale"]) -> typing.Literal["guidance_scale"] | None: ...
     @typing.overload
@@ -340,6 +421,10 @@ class ResolvedAdapter(google.protobuf.message.Message):
     DIGEST_FIELD_NUMBER: builtins.int
     WEIGHT_FIELD_NUMBER: builtins.int
     BASE_MISMATCH_FIELD_NUMBER: builtins.int
+    SCHEDULE_FIELD_NUMBER: builtins.int
+    GATE_FIELD_NUMBER: builtins.int
+    ACTS_ON_PROMPT_FIELD_NUMBER: builtins.int
+    ACTS_ON_NEGATIVE_PROMPT_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Its name."""
     digest: builtins.str
@@ -348,6 +433,16 @@ class ResolvedAdapter(google.protobuf.message.Message):
     """Weight that was used."""
     base_mismatch: builtins.bool
     """True if it was made on a text encoder with another digest."""
+    gate: builtins.bool
+    """True if it was gated."""
+    acts_on_prompt: builtins.bool
+    """True unless a gate kept it from the prompt."""
+    acts_on_negative_prompt: builtins.bool
+    """True unless a gate kept it from the negative prompt."""
+    @property
+    def schedule(self) -> global___AdapterSchedule:
+        """On which steps it acted; absent: on all."""
+
     def __init__(
         self,
         *,
@@ -355,8 +450,13 @@ class ResolvedAdapter(google.protobuf.message.Message):
         digest: builtins.str = ...,
         weight: builtins.float = ...,
         base_mismatch: builtins.bool = ...,
+        schedule: global___AdapterSchedule | None = ...,
+        gate: builtins.bool = ...,
+        acts_on_prompt: builtins.bool = ...,
+        acts_on_negative_prompt: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["base_mismatch", b"base_mismatch", "digest", b"digest", "name", b"name", "weight", b"weight"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["schedule", b"schedule"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acts_on_negative_prompt", b"acts_on_negative_prompt", "acts_on_prompt", b"acts_on_prompt", "base_mismatch", b"base_mismatch", "digest", b"digest", "gate", b"gate", "name", b"name", "schedule", b"schedule", "weight", b"weight"]) -> None: ...
 
 global___ResolvedAdapter = ResolvedAdapter
 
@@ -424,6 +524,7 @@ class GenerateCompleted(google.protobuf.message.Message):
     WIDTH_FIELD_NUMBER: builtins.int
     HEIGHT_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
+    GUARD_FIELD_NUMBER: builtins.int
     model_digest: builtins.str
     """Digest over the digests of tokenizer, text encoder, U-Net and VAE."""
     scheduler: global___Scheduler.ValueType
@@ -458,6 +559,12 @@ class GenerateCompleted(google.protobuf.message.Message):
     def timings(self) -> global___GenerateTimings:
         """Where the time went."""
 
+    @property
+    def guard(self) -> global___Guard:
+        """The guard as it was used, with the words that it took from the adapters;
+        absent if it was off.
+        """
+
     def __init__(
         self,
         *,
@@ -474,8 +581,9 @@ class GenerateCompleted(google.protobuf.message.Message):
         width: builtins.int = ...,
         height: builtins.int = ...,
         timings: global___GenerateTimings | None = ...,
+        guard: global___Guard | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timings", b"timings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["adapters", b"adapters", "dtype", b"dtype", "guidance_scale", b"guidance_scale", "height", b"height", "model_digest", b"model_digest", "negative_prompt_cut_off", b"negative_prompt_cut_off", "prompt_cut_off", b"prompt_cut_off", "scheduler", b"scheduler", "scheduler_class", b"scheduler_class", "seeds", b"seeds", "steps", b"steps", "timings", b"timings", "width", b"width"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["guard", b"guard", "timings", b"timings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["adapters", b"adapters", "dtype", b"dtype", "guard", b"guard", "guidance_scale", b"guidance_scale", "height", b"height", "model_digest", b"model_digest", "negative_prompt_cut_off", b"negative_prompt_cut_off", "prompt_cut_off", b"prompt_cut_off", "scheduler", b"scheduler", "scheduler_class", b"scheduler_class", "seeds", b"seeds", "steps", b"steps", "timings", b"timings", "width", b"width"]) -> None: ...
 
 global___GenerateCompleted = GenerateCompleted
