@@ -23,8 +23,25 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class NamedDrift:
+    """How far a neighbour's prompt moved, as in ``Drift``; the name is a word, or a retain prompt of the request."""
+
+    name: str
+    drift: float
+
+
+@dataclass(frozen=True)
 class Report:
-    """What an erasure did; see ``unsee_core.report``."""
+    """What an erasure did; see ``unsee_core.report``.
+
+    Attributes:
+        erase_ratio: how much of the concept is left, 0-1 and above; None: made before it was measured.
+        worst_erase_ratio: the same under a small perturbation; None as above.
+        spelling_ratios: the same for other spellings of the name, by rule.
+        worst_neighbours: five at most, the worst first.
+        anchor_image_loss: of the images under the anchor's prompts, without the adapter; None without images.
+        warnings: sentences for whoever asked for the erasure.
+    """
 
     concept_drift: Drift
     retain_drift: Drift
@@ -32,6 +49,12 @@ class Report:
     image_loss_before: float | None
     image_loss_after: float | None
     phase_seconds: Mapping[str, float]
+    erase_ratio: float | None = None
+    worst_erase_ratio: float | None = None
+    spelling_ratios: Mapping[str, float] = field(default_factory=dict)
+    worst_neighbours: tuple[NamedDrift, ...] = ()
+    anchor_image_loss: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

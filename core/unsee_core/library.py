@@ -16,6 +16,7 @@ from unsee_core.checks import check_adapter_name, check_adapter_ref, check_label
 from unsee_core.conditioning import AppliedAdapter
 from unsee_core.errors import AlreadyExistsError, NotFoundError
 from unsee_core.job import AdapterRef, Concept
+from unsee_core.manifests import MAX_PAGE_SIZE
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterPage, AdapterQuery, AdapterStore
 
@@ -64,6 +65,11 @@ class AdapterLibrary:
         """Return a page of manifests by name."""
         page = self._store.list(query)
         return dataclasses.replace(page, manifests=tuple(self._seen_from_here(m) for m in page.manifests))
+
+    def concept_names(self) -> tuple[str, ...]:
+        """Return the names of the concepts of the first thousand stored adapters."""
+        page = self._store.list(AdapterQuery(page_size=MAX_PAGE_SIZE))
+        return tuple(manifest.concept.name for manifest in page.manifests if manifest.concept)
 
     def check_name_is_free(self, name: str) -> None:
         """Raise AlreadyExistsError if an adapter has this name."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from unsee_core.answers import BaseModel, Drift, Manifest, Report
+from unsee_core.answers import BaseModel, Drift, Manifest, NamedDrift, Report
 from unsee_core.checks import check_adapter_ref, check_labels, check_text
 from unsee_core.errors import CorruptedError, InvalidRequestError
 from unsee_core.job import Concept
@@ -126,7 +126,9 @@ def manifest_from_json(name: str, text: bytes) -> Manifest:
 
 def _report(content: Mapping[str, Any]) -> Report:
     drifts = {name: Drift(**_known(Drift, content[name])) for name in ("concept_drift", "retain_drift")}
-    return Report(**(_known(Report, content) | drifts))
+    worst = [NamedDrift(**_known(NamedDrift, one)) for one in content.get("worst_neighbours", ())]
+    tuples = {"worst_neighbours": tuple(worst), "warnings": tuple(content.get("warnings", ()))}
+    return Report(**(_known(Report, content) | drifts | tuples))
 
 
 def _known(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:

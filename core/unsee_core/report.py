@@ -5,107 +5,160 @@ from collections.abc import Generator, Sequence
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
-from unsee_core.answers import Drift, EraseProgress, Report
-from unsee_core.encoder import EncoderTail, apply_factors
+from unsee_core.answers import Drift, EraseProgress, NamedDrift, Report
+from unsee_core.changed_encoder import ChangedEncoder
+from unsee_core.erase_pairs import pairs_of
+from unsee_core.erase_ratio import EraseRatio
 from unsee_core.image_loss import ImageLoss, encode_latents
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext
 from unsee_core.metric import cross_attention_metric, seen_distance
-from unsee_core.prompts import held_out_prompts, retain_prompts
-from unsee_core.pseudo_words import hidden_before_words
+from unsee_core.near_words import named_embeddings, vocabulary_names
+from unsee_core.neighbours import NEAREST, named_states, names_of, others_by_distance, photo_of
+from unsee_core.prompts import HELD_OUT, held_out_prompts
 
 IMAGE_ROWS = 8
-_BATCH = 64
-_STEPS = 3
+WORST = 5
+_STEPS = 4
 
 
-def make_report(context: EraseContext, factors: LoraFactors) -> Generator[EraseProgress, None, Report]:
+def make_report(
+    context: EraseContext, factors: LoraFactors, stored: Sequence[str] = ()
+) -> Generator[EraseProgress, None, Report]:
     """Compute an erasure's figures, yielding after every step, and return them.
 
     Drift is how far a prompt's embedding moved as a share of its distance to the empty prompt's, in what the
     cross-attention sees. The empty prompt's own drift is relative to the retain prompts' median distance. The images'
     loss is taken at fixed timesteps with noise from the job's seed, the same before and after.
 
+    Args:
+        context: what the method worked with.
+        factors: what it made.
+        stored: names of the concepts of stored adapters.
+
     Returns:
         The report, with ``phase_seconds`` empty: who runs the phases knows them.
     """
     job = context.job
-    encoders = _Encoders(context, factors)
+    encoder = ChangedEncoder(context, factors)
     metric = cross_attention_metric(context.pipeline.unet)
-    empty, empty_after = encoders([""])
+    empty, empty_after = encoder([""])
 
     # 1. The concept, in templates that no method trains on.
-    concept_drift, _ = _drift(metric, encoders, held_out_prompts(job.concept), empty)
+    prompts = held_out_prompts(job.concept)
+    shares, _ = _shares(metric, *encoder(prompts), empty)
+    concept_drift = _drift(shares, prompts)
+    ratio = EraseRatio(context, encoder, metric)
+    erase_ratio, worst_ratio = ratio.of_concept()
     yield EraseProgress("report", 1, _STEPS)
 
-    # 2. What must stay.
-    retained = (*retain_prompts(job.concept, context.near_words), *job.retain_prompts)
-    retain_drift, distance = _drift(metric, encoders, retained, empty)
-    empty_drift = float(seen_distance(metric, empty_after, empty)) / distance
+    # 2. Other spellings of its name.
+    spelling_ratios = ratio.of_spellings()
     yield EraseProgress("report", 2, _STEPS)
 
-    # 3. The images.
-    before, after = _image_losses(context, encoders) if context.images else (None, None)
+    # 3. What must stay.
+    kept = _Kept(context, encoder, metric, empty, stored)
+    empty_drift = float(seen_distance(metric, empty_after, empty)) / kept.median_distance
     yield EraseProgress("report", 3, _STEPS)
+
+    # 4. The images.
+    before, after, anchor = _image_losses(context, encoder) if context.images else (None, None, None)
+    yield EraseProgress("report", 4, _STEPS)
     return Report(
         concept_drift=concept_drift,
-        retain_drift=retain_drift,
+        retain_drift=kept.drift,
         empty_drift=empty_drift,
         image_loss_before=before,
         image_loss_after=after,
         phase_seconds={},
+        erase_ratio=erase_ratio,
+        worst_erase_ratio=worst_ratio,
+        spelling_ratios=spelling_ratios,
+        worst_neighbours=kept.worst,
+        anchor_image_loss=anchor,
+        warnings=_warnings(before, anchor),
     )
 
 
-class _Encoders:
-    """The text encoder without and with the change, in float32."""
+class _Kept:
+    """How far what must stay moved: the vocabulary's names, the request's retain prompts and the stored concepts.
 
-    def __init__(self, context: EraseContext, factors: LoraFactors) -> None:
-        pipeline = context.pipeline
-        self._pipeline, self._words = pipeline, context.words
-        self._tail = EncoderTail(pipeline, factors.first_layer)
-        self._changed = apply_factors(self._tail, [(factors, 1.0)])
+    Attributes:
+        drift: of all of them.
+        worst: the five that moved most, of the retain prompts, the stored concepts and the vocabulary's nearest words.
+        median_distance: to the empty prompt.
+    """
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return the prompts' embeddings before and after, each ``(n, 77, d)``."""
-        before, after = [], []
-        for i in range(0, len(prompts), _BATCH):
-            batch = prompts[i : i + _BATCH]
-            hidden = hidden_before_words(self._pipeline, batch, self._words, self._tail.first_layer)
-            before.append(self._tail(hidden))
-            after.append(functional_call(self._tail, self._changed, (hidden,)))
-        return torch.cat(before), torch.cat(after)
+    def __init__(
+        self, context: EraseContext, encoder: ChangedEncoder, metric: Tensor, empty: Tensor, stored: Sequence[str]
+    ) -> None:
+        # 1. The vocabulary, of which most is known already.
+        pipeline, others = context.pipeline, others_by_distance(context)
+        names = vocabulary_names(pipeline)
+        chosen = [names[i] for i in others]
+        before, states = named_embeddings(pipeline), named_states(pipeline, encoder.first_layer)
+        after = encoder.after(states[list(others)])
+        shares, distances = _shares(metric, before[list(others)], after, empty[:, : before.shape[1]])
+        moved = dict(zip(chosen, shares.tolist(), strict=True))
+
+        # 2. What the request and the store name.
+        same = names_of(context)
+        asked = {name: photo_of(name) for name in sorted(set(stored)) if name.strip() and name.lower() not in same}
+        asked |= {prompt: prompt for prompt in context.job.retain_prompts}
+        if asked:
+            more, _ = _shares(metric, *encoder(list(asked.values())), empty)
+            moved |= dict(zip(asked, more.tolist(), strict=True))
+
+        # 3. All together.
+        self.drift = _drift(torch.tensor(list(moved.values())), list(moved))
+        nearest = dict.fromkeys([*chosen[:NEAREST], *asked])
+        by_name = [NamedDrift(name, moved[name]) for name in nearest]
+        self.worst = tuple(sorted(by_name, key=lambda one: -one.drift)[:WORST])
+        self.median_distance = float(distances.median())
 
 
-def _drift(metric: Tensor, encoders: _Encoders, prompts: Sequence[str], empty: Tensor) -> tuple[Drift, float]:
-    """Return the prompts' drift, and the median of their distances to the empty prompt."""
-    before, after = encoders(prompts)
+def _shares(metric: Tensor, before: Tensor, after: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each prompt's drift, and its distance to the empty prompt."""
     distances = seen_distance(metric, before, empty).clamp_min(1e-6)
-    shares = seen_distance(metric, after, before) / distances
+    return seen_distance(metric, after, before) / distances, distances
+
+
+def _drift(shares: Tensor, names: Sequence[str]) -> Drift:
     worst = int(shares.argmax())
-    drift = Drift(
+    return Drift(
         p50=float(shares.quantile(0.5)),
         p95=float(shares.quantile(0.95)),
         max=float(shares[worst]),
-        worst_prompt=prompts[worst],
-        prompts=len(prompts),
+        worst_prompt=names[worst],
+        prompts=len(names),
     )
-    return drift, float(distances.median())
 
 
 @torch.no_grad()
-def _image_losses(context: EraseContext, encoders: _Encoders) -> tuple[float, float]:
-    """Return the images' mean loss before and after: one batch each, its rows at timesteps spread over all."""
+def _image_losses(context: EraseContext, encoder: ChangedEncoder) -> tuple[float, float, float]:
+    """Return the images' mean loss under the concept's prompts, before and after, and under the anchor's before.
+
+    One batch each, its rows at timesteps spread over all.
+    """
     image_loss = ImageLoss(context.pipeline)
-    repeats = math.ceil(IMAGE_ROWS / len(context.images))
+    job, repeats = context.job, math.ceil(IMAGE_ROWS / len(context.images))
     latents = encode_latents(context.pipeline, context.images).repeat(repeats, 1, 1, 1)
     rows = len(latents)
-    prompts = held_out_prompts(context.job.concept)
-    embeddings = encoders([prompts[i % len(prompts)] for i in range(rows)])
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(context.job.seed))
+    pairs = pairs_of(job.concept, job.anchor or "", HELD_OUT[job.concept.kind])
+    prompts, anchors = ([pairs[i % len(pairs)][side] for i in range(rows)] for side in (0, 1))
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(job.seed))
     timesteps = ((torch.arange(rows) + 0.5) / rows * image_loss.num_timesteps).long()
-    before, after = (float(image_loss(latents, noise, timesteps, side).mean()) for side in embeddings)
-    return before, after
+    embeddings = (*encoder(prompts), encoder(anchors)[0])
+    before, after, anchor = (float(image_loss(latents, noise, timesteps, side).mean()) for side in embeddings)
+    return before, after, anchor
+
+
+def _warnings(before: float | None, anchor: float | None) -> tuple[str, ...]:
+    if before is None or anchor is None or before < anchor:
+        return ()
+    return (
+        "The concept's prompts explain the images no better than the same prompts with the anchor do: the name and the "
+        "images may be of different things.",
+    )

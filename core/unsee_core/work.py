@@ -79,7 +79,7 @@ class EraseWork:
         job = context.job
         erasure = yield from METHODS[settings.method].run(context)
         factors = erasure.factors
-        report = yield from make_report(context, factors)
+        report = yield from make_report(context, factors, self._library.concept_names())
         metadata = AdapterMetadata(
             concept=job.concept,
             method=settings.method,

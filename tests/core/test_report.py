@@ -14,9 +14,12 @@ from unsee_core.job import Concept, EraseJob
 from unsee_core.lora import LoraFactors
 from unsee_core.methods import METHODS, EraseContext, check_job
 from unsee_core.metric import cross_attention_metric, seen_distance
+from unsee_core.near_words import vocabulary_names
+from unsee_core.neighbours import names_of
 from unsee_core.pipeline import Pipeline
-from unsee_core.prompts import held_out_prompts, retain_prompts
+from unsee_core.prompts import held_out_prompts
 from unsee_core.report import make_report
+from unsee_core.spellings import plural, spellings
 
 CLIENT_IMAGES = Path(__file__).parents[2] / "bench" / "images"
 
@@ -46,6 +49,43 @@ def test_a_change_of_strength_zero_is_reported_as_none(tiny_pipeline):
     report = finish(make_report(context, factors.scaled(0.0)))
     assert report.concept_drift.max == report.retain_drift.max == report.empty_drift == 0.0
     assert report.image_loss_after == report.image_loss_before > 0
+    assert report.erase_ratio == pytest.approx(1, abs=1e-4)
+    assert set(report.spelling_ratios) >= {"plural", "upper case", "dropped letter", "neighbour key"}
+    assert list(report.spelling_ratios.values()) == pytest.approx([1.0] * len(report.spelling_ratios), abs=1e-4)
+    assert report.worst_erase_ratio > 1.001
+
+
+def test_the_worst_neighbours_may_be_retain_prompts_and_stored_concepts_but_not_the_concept(tiny_pipeline):
+    context = a_context(tiny_pipeline, retain_prompts=("a very special thing",))
+    factors, plain = erased(context)
+    stored = finish(make_report(context, factors, ("cat", "Kitten", "a zeppelin over Delft")))
+    assert stored.retain_drift.prompts == plain.retain_drift.prompts + 1
+    drifts = [one.drift for one in stored.worst_neighbours]
+    assert len(drifts) == 5
+    assert drifts == sorted(drifts, reverse=True)
+    assert drifts[0] <= stored.retain_drift.max
+    assert not {"cat", "kitten"} & {one.name.lower() for one in stored.worst_neighbours}
+
+
+def test_images_of_something_else_are_told(pipeline):
+    for name, folder, warned in (("cat", "cat", 0), ("rose", "cat", 1)):
+        images = tuple(Image.open(path).convert("RGB") for path in sorted((CLIENT_IMAGES / folder).glob("*.png")))
+        context = replace(a_context(pipeline, concept=Concept(name), steps=1), images=images)
+        _, report = erased(context)
+        assert len(report.warnings) == warned
+
+
+def test_misspellings_follow_their_rules():
+    assert spellings("rose") == {
+        "plural": "roses", "upper case": "ROSE", "title case": "Rose", "dropped letter": "roe",
+        "doubled letter": "rosse", "swapped letters": "rsoe", "neighbour key": "rode",
+    }  # fmt: skip
+    assert [plural(word) for word in ("cherry", "fox", "boy", "pixel art")] == [
+        "cherries",
+        "foxes",
+        "boys",
+        "pixel arts",
+    ]
 
 
 def test_the_report_counts_all_prompts_and_names_the_worst(tiny_pipeline):
@@ -53,7 +93,8 @@ def test_the_report_counts_all_prompts_and_names_the_worst(tiny_pipeline):
     _, report = erased(context)
     concept = context.job.concept
     assert report.concept_drift.prompts == len(held_out_prompts(concept))
-    assert report.retain_drift.prompts == len(retain_prompts(concept)) + 1
+    names = {name.lower() for name in vocabulary_names(tiny_pipeline)}
+    assert report.retain_drift.prompts == len(names - names_of(context)) + 1
     assert report.concept_drift.worst_prompt in held_out_prompts(concept)
     for drift in (report.concept_drift, report.retain_drift):
         assert 0 < drift.p50 <= drift.p95 <= drift.max
@@ -63,7 +104,9 @@ def test_the_report_is_the_same_for_the_same_job_and_yields_its_steps(tiny_pipel
     context = a_context(tiny_pipeline)
     factors, report = erased(context)
     assert finish(make_report(context, factors)) == report
-    assert [(p.phase, p.step, p.total) for p in make_report(context, factors)] == [("report", i, 3) for i in (1, 2, 3)]
+    assert [(p.phase, p.step, p.total) for p in make_report(context, factors)] == [
+        ("report", i, 4) for i in (1, 2, 3, 4)
+    ]
 
 
 def test_without_images_there_is_no_image_loss(tiny_pipeline):

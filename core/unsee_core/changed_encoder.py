@@ -1,0 +1,43 @@
+"""The text encoder without and with an adapter's change, side by side."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from unsee_core.encoder import EncoderTail, apply_factors
+from unsee_core.lora import LoraFactors
+from unsee_core.methods.base import EraseContext
+from unsee_core.pseudo_words import hidden_before_words
+
+_BATCH = 64
+
+
+class ChangedEncoder:
+    """The layers that a change reaches, in float32; the resident encoder is only read."""
+
+    def __init__(self, context: EraseContext, factors: LoraFactors) -> None:
+        self._pipeline, self._words = context.pipeline, context.words
+        self._tail = EncoderTail(context.pipeline, factors.first_layer)
+        self._changed = apply_factors(self._tail, [(factors, 1.0)])
+
+    @property
+    def first_layer(self) -> int:
+        """Number of the first layer that changes."""
+        return self._tail.first_layer
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the prompts' embeddings before and after, each ``(n, L, d)``."""
+        parts = [self.hidden(prompts[i : i + _BATCH]) for i in range(0, len(prompts), _BATCH)]
+        return torch.cat([self._tail(part) for part in parts]), torch.cat([self.after(part) for part in parts])
+
+    def hidden(self, prompts: Sequence[str]) -> Tensor:
+        """Return the hidden states that enter the first layer that changes, ``(n, L, d)``."""
+        return hidden_before_words(self._pipeline, prompts, self._words, self._tail.first_layer)
+
+    def after(self, hidden: Tensor) -> Tensor:
+        """Return the changed encoder's embeddings of such hidden states; gradients flow to them."""
+        embeddings: Tensor = functional_call(self._tail, self._changed, (hidden,))
+        return embeddings

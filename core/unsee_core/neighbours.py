@@ -1,0 +1,58 @@
+"""What must stay, and what of it lies nearest to a concept and so is the first to suffer from its erasure."""
+
+import threading
+
+import torch
+from torch import Tensor
+
+from unsee_core.encoder import hidden_from_vectors
+from unsee_core.methods.base import EraseContext
+from unsee_core.metric import cross_attention_metric, seen_distance
+from unsee_core.near_words import embeddings_of, named_embeddings, same_names, vocabulary_names
+from unsee_core.pipeline import Pipeline
+from unsee_core.prompts import with_article
+from unsee_core.pseudo_words import prompt_vectors
+
+NEAREST = 20
+_BATCH = 128
+_states: dict[str, Tensor] = {}
+_lock = threading.Lock()
+
+
+def photo_of(name: str) -> str:
+    """Return the prompt by which a name is measured."""
+    return f"a photo of {with_article(name)}"
+
+
+def named_states(pipeline: Pipeline, layer: int) -> Tensor:
+    """Return the hidden states with which the vocabulary's names enter a layer, ``(n, 32, d)`` float32.
+
+    As many positions as ``named_embeddings`` has; computed once for a text encoder, its vocabulary and a layer.
+    """
+    names = vocabulary_names(pipeline)
+    positions = named_embeddings(pipeline).shape[1]
+    key = f"{pipeline.digests.text_encoder} {pipeline.dtype} {pipeline.device} {layer} {hash(names)}"
+    with _lock:
+        if key not in _states:
+            parts = [list(map(photo_of, names[i : i + _BATCH])) for i in range(0, len(names), _BATCH)]
+            vectors = (prompt_vectors(pipeline, part, ())[:, :positions] for part in parts)
+            _states[key] = torch.cat([hidden_from_vectors(pipeline, part, layer) for part in vectors])
+        return _states[key]
+
+
+@torch.no_grad()
+def others_by_distance(context: EraseContext) -> tuple[int, ...]:
+    """Return the numbers of the vocabulary's names that name something else, the nearest in the metric first."""
+    pipeline, words = context.pipeline, context.job.concept.words
+    metric = cross_attention_metric(pipeline.unet)
+    known, asked = named_embeddings(pipeline), embeddings_of(pipeline, words, context.words)
+    distances = torch.stack([seen_distance(metric, known, one.expand_as(known)) for one in asked]).amin(0)
+    same = names_of(context)
+    names = vocabulary_names(pipeline)
+    return tuple(i for i in distances.argsort(stable=True).tolist() if names[i].lower() not in same)
+
+
+def names_of(context: EraseContext) -> frozenset[str]:
+    """Return the concept's names in lower case, and the vocabulary's other names of it."""
+    near = {word.lower() for word in context.near_words}
+    return same_names(context.pipeline, context.job.concept.words, context.words) | near
