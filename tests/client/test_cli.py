@@ -95,6 +95,19 @@ def test_a_weight_may_follow_a_name_or_a_digest(scripted: Server, run: Run) -> N
     ]
 
 
+def test_guard_schedule_and_gate_reach_the_request(scripted: Server, run: Run) -> None:
+    servicer, _ = scripted
+    servicer.script["Generate"] = [draws]
+    options = ("--guard", "2", "--guard-word", "a cat", "--adapter-schedule", "0.25:0.75:0.125", "--gate")
+    shown = run("generate", "a cat", "--adapter", "no-cat", *options)
+    assert shown.exit_code == 0, shown.output
+    (_, request) = servicer.asked[0]
+    (ref,) = request.adapters
+    assert ref.gate
+    assert (ref.schedule.start, ref.schedule.end, ref.schedule.ramp) == (0.25, 0.75, 0.125)
+    assert (request.guard.scale, list(request.guard.words)) == (2.0, ["a cat"])
+
+
 @pytest.mark.parametrize("name", ["cat.safetensors", "a:b.safetensors"])
 def test_an_adapter_that_is_a_file_is_imported_first(scripted: Server, run: Run, name: str) -> None:
     servicer, _ = scripted
@@ -117,6 +130,14 @@ def test_an_adapter_that_is_a_file_is_imported_first(scripted: Server, run: Run,
         (
             ["generate", "a cat", "--adapter", "no-cat:much"],
             "--adapter: got the weight 'much', allowed a number in [-2, 2]",
+        ),
+        (
+            ["generate", "a cat", "--adapter-schedule", "0.5"],
+            "--adapter-schedule: got '0.5', allowed START:END or START:END:RAMP, shares of the steps",
+        ),
+        (
+            ["generate", "a cat", "--guard-word", "cat"],
+            "--guard-word: got one without --guard, allowed together with a scale",
         ),
         (["adapters", "get", "nobody"], "[bold]nobody is not there"),
     ],
