@@ -16,7 +16,7 @@ from unsee.events import EraseProgress, GenerateProgress
 from unsee.jobs import EraseEvent, GenerateEvent
 
 INTERRUPTED = 130
-out, notes = Console(), Console(stderr=True)
+out, notes = Console(emoji=False), Console(stderr=True, emoji=False)  # names may hold ":cat:"
 
 
 @contextmanager

@@ -144,12 +144,17 @@ def begin(message: adapters_pb2.ImportAdapterBegin) -> object:
     return convert_adapters.import_begin(adapters_pb2.ImportAdapterRequest(begin=message), max_bytes=100)
 
 
+def erasing() -> erase_pb2.EraseRequest:
+    """Return an erasure that leaves the method to the server."""
+    return erase_request(method="")
+
+
 def method_of(request: erase_pb2.EraseRequest) -> str:
     return request.WhichOneof("method_options") or "few_shot_lora"
 
 
 CASES: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
-    (erase_request, lambda request: convert.erase_job(request, default_method=method_of(request))),
+    (erasing, lambda request: convert.erase_job(request, default_method=method_of(request))),
     (generate_request, drawing),
     (list_request, query),
     (import_request, begin),
@@ -181,7 +186,7 @@ def test_every_field_of_a_chunk_is_read() -> None:
     assert len(chunk.DESCRIPTOR.fields) == len(dataclasses.fields(Piece))
 
 
-@pytest.mark.parametrize("make", [erase_request, generate_request])
+@pytest.mark.parametrize("make", [erasing, generate_request])
 def test_the_digest_of_every_field_tells_its_value(make: Callable[[], Any]) -> None:
     for path, apply in changes(make()):
         name = path.split(".")[0]
