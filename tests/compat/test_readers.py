@@ -5,6 +5,7 @@ Every reader must arrive at the encoder whose weights are W + B A.
 
 import io
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +100,25 @@ def test_our_own_conditioning_applies_it(tiny_pipeline: Pipeline, factors: LoraF
     torch.testing.assert_close(embeddings, expected, **TOLERANCE)
 
 
-def test_diffusers_loads_the_stored_bytes(tiny: Path, tmp_path: Path, stored: bytes, expected: Tensor) -> None:
+def test_diffusers_loads_the_stored_bytes(tiny: Path, tiny_pipeline: Pipeline, tmp_path: Path) -> None:
+    """Of one rank, as erasures are: diffusers 0.36 passes over ranks that differ between modules, 0.42 does not."""
+    factors = random_factors(tiny_pipeline, 1, 2, rank=3).scaled(20)
+    found = read_by_diffusers(tiny, tmp_path, to_bytes(factors, METADATA))
+    torch.testing.assert_close(found, encode_changed(tiny, tiny_pipeline, factors), **TOLERANCE)
+
+
+@pytest.mark.skipif(version("diffusers") < "0.42", reason="it passes over ranks that differ between modules")
+def test_diffusers_loads_ranks_that_differ(tiny: Path, tmp_path: Path, stored: bytes, expected: Tensor) -> None:
     torch.testing.assert_close(read_by_diffusers(tiny, tmp_path, stored), expected, **TOLERANCE)
 
 
 def test_diffusers_loads_an_adapter_with_a_changed_norm_and_leaves_the_norm_out(
-    tiny: Path, tiny_pipeline: Pipeline, tmp_path: Path, factors: LoraFactors, expected: Tensor
+    tiny: Path, tiny_pipeline: Pipeline, tmp_path: Path
 ) -> None:
+    factors = random_factors(tiny_pipeline, 1, 2, rank=3).scaled(20)
     norm = random_factors(tiny_pipeline, 1, norm=True).final_norm
-    data = to_bytes(LoraFactors(factors.pairs, norm), METADATA)
-    torch.testing.assert_close(read_by_diffusers(tiny, tmp_path, data), expected, **TOLERANCE)
+    found = read_by_diffusers(tiny, tmp_path, to_bytes(LoraFactors(factors.pairs, norm), METADATA))
+    torch.testing.assert_close(found, encode_changed(tiny, tiny_pipeline, factors), **TOLERANCE)
 
 
 def test_diffusers_reads_kohyas_layout_as_the_same_change(tiny: Path, tiny_pipeline: Pipeline, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from unsee_core.pseudo_words import PseudoWord, hidden_before_words, placeholder
 CATS = sorted((Path(__file__).parents[2] / "bench" / "images" / "cat").glob("*.png"))
 SMALL = Budget(tokens=2, steps=30, batch=2, restarts=1)
 WORD = placeholder(0)
-SEED_WHOSE_SECOND_START_IS_BEST = 1
 
 
 def cats(pipeline: Pipeline) -> Tensor:
@@ -84,15 +83,21 @@ def test_the_loss_on_fixed_noise_falls_and_never_rises_as_told(tiny_pipeline):
 
 
 def test_the_best_restart_counts_and_each_starts_elsewhere(tiny_pipeline):
-    found, progress = finish(inverting(tiny_pipeline, replace(SMALL, restarts=3), seed=SEED_WHOSE_SECOND_START_IS_BEST))
-    assert [event.restart for event in progress] == [1] * 30 + [2] * 30 + [3] * 30
-    lowest = [progress[end].loss for end in (29, 59, 89)]
-    assert found.steps == 90
-    assert found.loss == lowest[1] == min(lowest) < min(lowest[0], lowest[2])
+    """Among several seeds there is one whose best restart is not the last."""
+    places = set()
+    for seed in range(6):
+        found, progress = finish(inverting(tiny_pipeline, replace(SMALL, restarts=3), seed=seed))
+        assert [event.restart for event in progress] == [1] * 30 + [2] * 30 + [3] * 30
+        lowest = [progress[end].loss for end in (29, 59, 89)]
+        assert found.steps == 90
+        assert len(set(lowest)) == 3
+        assert found.loss == min(lowest)
+        places.add(lowest.index(found.loss))
+    assert places - {2}
 
 
 def test_a_restart_that_gains_nothing_ends_early(tiny_pipeline):
-    found, progress = finish(inverting(tiny_pipeline, replace(SMALL, steps=500, patience=20, learning_rate=1e-6)))
+    found, progress = finish(inverting(tiny_pipeline, replace(SMALL, steps=500, patience=20, learning_rate=100)))
     assert found.steps == len(progress) < 500
 
 
