@@ -61,10 +61,11 @@ def fewest_steps(by_steps: dict[int, dict[str, Share]]) -> int:
 
 def markdown(by_steps: dict[int, dict[str, Share]], points: Sequence[dict[str, Any]]) -> str:
     """Return the curve as a table."""
+    names = dict.fromkeys(one["concept"] for one in points)
     head = [
         f"# {METHOD}: how many steps",
         "",
-        f"`python -m bench.steps_curve`; {', '.join(CONCEPTS)}; model {points[0]['under']['model']}.... UA and IRA "
+        f"`python -m bench.steps_curve`; {', '.join(names)}; model {points[0]['under']['model']}.... UA and IRA "
         f"with Wilson bounds, 95 %. Fewest steps within {TOLERANCE:.0%} of the best UA: **{fewest_steps(by_steps)}**.",
         "",
         "| steps | UA | IRA | mean seconds |",
