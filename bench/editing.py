@@ -12,12 +12,12 @@ from bench.painting import Model
 from unsee_core.adapter import AdapterMetadata, digest, to_bytes
 from unsee_core.answers import EraseProgress
 from unsee_core.conditioning import AppliedAdapter
+from unsee_core.edit_work import library_versions
 from unsee_core.images import open_image
 from unsee_core.job import EraseJob, Limits
 from unsee_core.methods import METHODS, EraseContext, Erasure, Settings, check_job
 from unsee_core.pipeline import Pipeline
 from unsee_core.report import make_report
-from unsee_core.work import library_versions
 
 ALL_METHODS = (*METHODS, *BASELINES)
 T = TypeVar("T")

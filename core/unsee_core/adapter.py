@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 
 from unsee_core import layouts, peft_folder
 from unsee_core.answers import BaseModel
-from unsee_core.checks import check_range, check_text
+from unsee_core.checks import check_count, check_range, check_text
 from unsee_core.encoder import KEY_PREFIX
 from unsee_core.errors import AdapterFormatError, BaseMismatchError, ExportUnsupportedError, InvalidRequestError
-from unsee_core.job import MAX_SEED, Concept, ConceptKind
+from unsee_core.job import MAX_COMPOSED, MAX_SEED, AnchoredConcept, Concept, ConceptKind
 from unsee_core.lora import LoraFactors, LoraPair, NormDelta
 from unsee_core.pipeline import Pipeline
 from unsee_core.scaling import Scaling
@@ -39,7 +39,9 @@ class AdapterMetadata:
     """What an adapter was made of; all of it decided by request, seed and versions.
 
     Attributes:
-        settings: of the method, as text.
+        concept: None where nobody named one, and of a composed adapter.
+        settings: of the method, as text; what takes the concept's place is its "anchor", or "anchor 0", "anchor 1", ...
+        concepts: of a composed adapter.
         versions: of the libraries that the factors depend on.
     """
 
@@ -52,8 +54,20 @@ class AdapterMetadata:
     settings: Mapping[str, str]
     base_model: BaseModel
     versions: Mapping[str, str]
+    concepts: tuple[Concept, ...] = ()
+
+    @property
+    def erased(self) -> tuple[AnchoredConcept, ...]:
+        """All concepts that it erases, each with its anchor."""
+        if self.concept is not None:
+            return (AnchoredConcept(self.concept, self.settings.get("anchor", "")),)
+        anchors = (self.settings.get(f"anchor {i}", "") for i in range(len(self.concepts)))
+        return tuple(map(AnchoredConcept, self.concepts, anchors))
 
     def __post_init__(self) -> None:
+        check_count("concepts", len(self.concepts), MAX_COMPOSED)
+        if self.concept is not None and self.concepts:
+            raise InvalidRequestError.of("concepts", f"got {len(self.concepts)} beside a concept, allowed 0")
         check_text("method", self.method, shortest=0, longest=64)
         check_range("strength", self.strength, -1e6, 1e6)
         check_range("rank", self.rank, 0, layouts.MAX_RANK)
@@ -153,6 +167,8 @@ def check_base(factors: LoraFactors, metadata: AdapterMetadata | None, pipeline:
 
 def _texts(metadata: AdapterMetadata) -> dict[str, str]:
     content = {"version": FORMAT_VERSION, **asdict(metadata)}
+    if not metadata.concepts:
+        del content["concepts"]  # so that other adapters are the bytes that they were before there were any composed
     return {"format": "pt", _OWN_KEY: json.dumps(content, sort_keys=True, separators=(",", ":"))}
 
 
@@ -173,6 +189,7 @@ def _metadata(text: str) -> AdapterMetadata:
             settings=_text_items(content["settings"]),
             base_model=BaseModel(**_text_items(content["base_model"])),
             versions=_text_items(content["versions"]),
+            concepts=tuple(map(_concept, content.get("concepts", ()))),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, InvalidRequestError) as error:
         reason = f"{type(error).__name__}: {str(error)[:200]}"

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from unsee_core.application import applications, filled_guard
 from unsee_core.checks import check_range
+from unsee_core.compose import compose_context
 from unsee_core.conditioning import Conditioner
+from unsee_core.edit_work import ComposeWork, EraseWork
 from unsee_core.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
 from unsee_core.images import open_image
-from unsee_core.job import AdapterRef, EraseJob, GenerateJob, Limits
+from unsee_core.job import AdapterRef, ComposeJob, EraseJob, GenerateJob, Limits
 from unsee_core.library import AdapterLibrary
 from unsee_core.methods import EraseContext, check_job
 from unsee_core.pipeline import Pipeline
-from unsee_core.work import EraseWork, GenerateTask, GenerateWork
+from unsee_core.work import GenerateTask, GenerateWork
 
 
 class Admission:
@@ -61,6 +63,24 @@ class Admission:
             self._pipeline, job, tuple(images), settings, detector=self._detector, in_force=tuple(in_force)
         )
         return lambda _: EraseWork(self._library, context)
+
+    def compose(self, job: ComposeJob) -> Callable[[float], ComposeWork]:
+        """Check a composition against model and store, and look its adapters' concepts up.
+
+        Raises:
+            InvalidRequestError: an adapter does not fit, or is named twice; see ``compose_context``.
+            NotFoundError: an adapter is unknown.
+            AlreadyExistsError: the new adapter's name is taken.
+        """
+        found = [self._library.erased_by(name) for name in job.adapters]
+        digests = [digest for digest, _ in found]
+        for i, digest in enumerate(digests):
+            if digest in digests[:i]:
+                raise InvalidRequestError.of(f"adapters[{i}]", f"got {digest} again, allowed once each")
+        if job.adapter_name is not None and not job.replace:
+            self._check_is_free(job.adapter_name)
+        context = compose_context(self._pipeline, job, [concepts for _, concepts in found])
+        return lambda _: ComposeWork(self._library, context)
 
     def generate(self, job: GenerateJob, conditioner: Conditioner) -> Callable[[float], GenerateWork]:
         """Check a generation against model and limits, and load its adapters.

@@ -41,6 +41,8 @@ class Report:
         worst_neighbours: five at most, the worst first.
         anchor_image_loss: of the images under the anchor's prompts, without the adapter; None without images.
         warnings: sentences for whoever asked for the erasure.
+        concept_ratios: the erase ratio of each concept by its name, of a composed adapter; its ``erase_ratio`` is their
+            mean, and ``worst_erase_ratio`` the worst of theirs.
     """
 
     concept_drift: Drift
@@ -55,6 +57,7 @@ class Report:
     worst_neighbours: tuple[NamedDrift, ...] = ()
     anchor_image_loss: float | None = None
     warnings: tuple[str, ...] = ()
+    concept_ratios: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,10 @@ class Manifest:
     """A stored adapter, without its bytes.
 
     Attributes:
+        concept: None where nobody named one, and of a composed adapter, which has ``concepts``.
         base_mismatch: made on a text encoder with another digest than the one it is asked for.
         report: None for imported adapters.
+        concepts: of a composed adapter.
     """
 
     name: str
@@ -91,6 +96,12 @@ class Manifest:
     has_final_norm: bool
     report: Report | None = None
     base_mismatch: bool = False
+    concepts: tuple[Concept, ...] = ()
+
+    @property
+    def erased(self) -> tuple[Concept, ...]:
+        """All concepts that it erases."""
+        return self.concepts or ((self.concept,) if self.concept else ())
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def filled_guard(job: GenerateJob, applied: Sequence[Application], library: Adap
         return Guard()
     if guard.words:
         return dataclasses.replace(guard, words=tuple(dict.fromkeys(guard.words)))
-    concepts = [_concept(resolved, library) for _, resolved in applied if resolved.weight > 0]
-    words = tuple(dict.fromkeys(concept.name for concept in concepts if concept))
+    strong = [resolved for _, resolved in applied if resolved.weight > 0]
+    words = tuple(dict.fromkeys(concept.name for one in strong for concept in _concepts(one, library)))
     if not 0 < len(words) <= MAX_GUARD_WORDS:
         allowed = f"1-{MAX_GUARD_WORDS}, given here or by the adapters' concepts"
         raise InvalidRequestError.of("guard.words", f"got {len(words)}, allowed {allowed}")
@@ -90,19 +90,19 @@ class Conditioning:
 
 
 def _gated(resolved: ResolvedAdapter, job: GenerateJob, library: AdapterLibrary, path: str) -> ResolvedAdapter:
-    concept = _concept(resolved, library)
-    if concept is None:
+    concepts = _concepts(resolved, library)
+    if not concepts:
         message = f"got true for {resolved.name!r}, whose concept has no name, allowed for adapters of a named concept"
         raise InvalidRequestError.of(path, message)
     return dataclasses.replace(
         resolved,
         gate=True,
-        acts_on_prompt=names_concept(job.prompt, concept),
-        acts_on_negative_prompt=names_concept(job.negative_prompt, concept),
+        acts_on_prompt=any(names_concept(job.prompt, concept) for concept in concepts),
+        acts_on_negative_prompt=any(names_concept(job.negative_prompt, concept) for concept in concepts),
     )
 
 
-def _concept(resolved: ResolvedAdapter, library: AdapterLibrary) -> Concept | None:
-    """Return the concept that an adapter erases, unless nobody named it: it was imported, or shown by images alone."""
-    concept = library.manifest(resolved.digest).concept
-    return concept if concept and concept.name != placeholder(0) else None
+def _concepts(resolved: ResolvedAdapter, library: AdapterLibrary) -> tuple[Concept, ...]:
+    """Return the concepts that an adapter erases, without such as nobody named: imported, or shown by images alone."""
+    erased = library.manifest(resolved.digest).erased
+    return tuple(concept for concept in erased if concept.name != placeholder(0))

@@ -23,7 +23,7 @@ from unsee_core.errors import (
     ShuttingDownError,
     UnseeError,
 )
-from unsee_core.job import EraseJob, GenerateJob, Limits
+from unsee_core.job import ComposeJob, EraseJob, GenerateJob, Limits
 from unsee_core.lanes import EditWork, Event, Kind, Lane, Ticket
 from unsee_core.library import AdapterLibrary
 from unsee_core.methods import DEFAULT_METHOD
@@ -66,7 +66,7 @@ class Engine:
         self._admission = Admission(pipeline, self.library, self.limits, default_method, detector)
         self._conditioner = Conditioner(pipeline)
         self._observer = observer
-        self._edits: dict[Kind, Lane[EditWork]] = {"erase": Lane("erase")}
+        self._edits: dict[Kind, Lane[EditWork]] = {"erase": Lane("erase"), "compose": Lane("compose")}
         self._generates: Lane[GenerateWork] = Lane("generate")
         self._changed = threading.Condition()
         self._is_draining = False
@@ -91,7 +91,7 @@ class Engine:
 
     def submit(
         self,
-        job: EraseJob | GenerateJob,
+        job: EraseJob | ComposeJob | GenerateJob,
         on_event: Callable[[Event], None],
         on_end: Callable[[Exception | None], None],
     ) -> Ticket[EditWork] | Ticket[GenerateWork]:
@@ -129,7 +129,9 @@ class Engine:
             self._changed.notify_all()
         self._thread.join()
 
-    def _edit(self, job: EraseJob) -> tuple[Kind, Callable[[float], EditWork]]:
+    def _edit(self, job: EraseJob | ComposeJob) -> tuple[Kind, Callable[[float], EditWork]]:
+        if isinstance(job, ComposeJob):
+            return "compose", self._admission.compose(job)
         return "erase", self._admission.erase(job)
 
     def _enqueue(self, lane: Lane[W], ticket: Ticket[W]) -> Ticket[W]:

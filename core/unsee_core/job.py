@@ -19,6 +19,7 @@ from unsee_core.errors import InvalidRequestError
 MAX_IMAGES = 16
 MAX_SEED = 2**63 - 1
 MAX_GUARD_WORDS = 16
+MAX_COMPOSED = 64
 ConceptKind = Literal["object", "style", "person", "brand"]
 ImageFormat = Literal["png", "jpeg", "webp"]
 OptionValue = int | float | bool
@@ -89,6 +90,14 @@ class Concept:
     def words(self) -> tuple[str, ...]:
         """The name and its synonyms, each once."""
         return tuple(dict.fromkeys((self.name, *self.synonyms)))
+
+
+@dataclass(frozen=True)
+class AnchoredConcept:
+    """A concept, and what takes its place; "": the prompts without it."""
+
+    concept: Concept
+    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,21 +178,40 @@ class EraseJob:
             raise InvalidRequestError.of("concept.name", "got none, allowed 1-200 characters, or images alone")
         if self.anchor is not None:
             check_text("anchor", self.anchor, shortest=0, longest=200)
-        check_count("retain_prompts", len(self.retain_prompts), 256)
-        for i, prompt in enumerate(self.retain_prompts):
-            check_text(f"retain_prompts[{i}]", prompt, shortest=1, longest=1000)
-        if self.strength is not None and not 0 < self.strength <= 2:
-            raise InvalidRequestError.of("strength", f"got {self.strength}, allowed (0, 2]")
+        _check_edit(self)
         for name, value, most in (("rank", self.rank, 64), ("steps", self.steps, 2000)):
             if value is not None:
                 check_range(name, value, 1, most)
         check_range("seed", self.seed, 0, MAX_SEED)
-        if self.adapter_name is not None:
-            check_adapter_name("adapter_name", self.adapter_name)
-        check_labels(self.labels)
         check_count("adapters_in_force", len(self.adapters_in_force), 32)
         for i, name in enumerate(self.adapters_in_force):
             check_adapter_ref(f"adapters_in_force[{i}]", name)
+
+
+@dataclass(frozen=True)
+class ComposeJob:
+    """The concepts of many adapters to be erased by one, in one solve.
+
+    Attributes:
+        adapters: 2-64, by name or digest, each once.
+        adapter_name: None: "composed" and eight digits of the digest.
+        strength: factor folded into the change, in (0, 2]; None: the most at which held prompts stay.
+    """
+
+    adapters: tuple[str, ...]
+    retain_prompts: tuple[str, ...] = ()
+    strength: float | None = None
+    adapter_name: str | None = None
+    replace: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_range("adapters", len(self.adapters), 2, MAX_COMPOSED)
+        for i, name in enumerate(self.adapters):
+            check_adapter_ref(f"adapters[{i}]", name)
+            if name in self.adapters[:i]:
+                raise InvalidRequestError.of(f"adapters[{i}]", f"got {name!r} a second time, allowed once each")
+        _check_edit(self)
 
 
 @dataclass(frozen=True)
@@ -224,3 +252,15 @@ class GenerateJob:
         if self.guidance_scale is not None:
             check_range("guidance_scale", self.guidance_scale, 0, 50)
         check_range("num_images", self.num_images, 1, MAX_IMAGES)
+
+
+def _check_edit(job: EraseJob | ComposeJob) -> None:
+    """Check what both ways to make an adapter share."""
+    check_count("retain_prompts", len(job.retain_prompts), 256)
+    for i, prompt in enumerate(job.retain_prompts):
+        check_text(f"retain_prompts[{i}]", prompt, shortest=1, longest=1000)
+    if job.strength is not None and not 0 < job.strength <= 2:
+        raise InvalidRequestError.of("strength", f"got {job.strength}, allowed (0, 2]")
+    if job.adapter_name is not None:
+        check_adapter_name("adapter_name", job.adapter_name)
+    check_labels(job.labels)

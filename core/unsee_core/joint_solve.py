@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from unsee_core.alignment import align
+from unsee_core.answers import EraseProgress
 from unsee_core.encoder import KEY_PREFIX, EncoderTail, hidden_from_vectors, token_vectors
 from unsee_core.least_squares import low_rank, solve_change
 from unsee_core.lora import LoraFactors, LoraPair
@@ -101,8 +102,8 @@ def held_states(hidden: Tensor, share: float) -> list[States]:
 
 def solve(
     pipeline: Pipeline, tail: EncoderTail, rows: Sequence[States], recipe: Recipe
-) -> Generator[int, None, LoraFactors]:
-    """Solve layer by layer, yielding the number of layers done, and return the factors; the rows are used up.
+) -> Generator[EraseProgress, None, LoraFactors]:
+    """Solve layer by layer, yielding after every layer, and return the factors; the rows are used up.
 
     Args:
         pipeline: the resident model; its U-Net is read for the metric.
@@ -120,7 +121,7 @@ def solve(
         metric = _output_metric(pipeline, tail) if is_last and recipe.use_metric else None
         pairs[f"{KEY_PREFIX}encoder.layers.{layer}.mlp.fc2"] = _solve_layer(tail, layer, rows, recipe, metric)
         solved += 1
-        yield solved
+        yield EraseProgress("train", solved, recipe.layers)
     return LoraFactors(pairs)
 
 

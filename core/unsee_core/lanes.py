@@ -7,7 +7,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from unsee_core.answers import EraseEvent, GenerateEvent
 
-Kind = Literal["erase", "generate"]
+Kind = Literal["erase", "compose", "generate"]
 Event = EraseEvent | GenerateEvent
 Work = TypeVar("Work")
 

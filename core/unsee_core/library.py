@@ -15,7 +15,7 @@ from unsee_core.answers import Manifest, Report, ResolvedAdapter
 from unsee_core.checks import check_adapter_name, check_adapter_ref, check_labels
 from unsee_core.conditioning import AppliedAdapter
 from unsee_core.errors import AlreadyExistsError, NotFoundError
-from unsee_core.job import AdapterRef, Concept
+from unsee_core.job import AdapterRef, AnchoredConcept, Concept
 from unsee_core.manifests import MAX_PAGE_SIZE
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterPage, AdapterQuery, AdapterStore
@@ -69,7 +69,18 @@ class AdapterLibrary:
     def concept_names(self) -> tuple[str, ...]:
         """Return the names of the concepts of the first thousand stored adapters."""
         page = self._store.list(AdapterQuery(page_size=MAX_PAGE_SIZE))
-        return tuple(manifest.concept.name for manifest in page.manifests if manifest.concept)
+        return tuple(concept.name for manifest in page.manifests for concept in manifest.erased)
+
+    def erased_by(self, ref: str) -> tuple[str, tuple[AnchoredConcept, ...]]:
+        """Return an adapter's digest and the concepts that it erases; none where it does not say.
+
+        Raises:
+            NotFoundError: there is no such adapter.
+            CorruptedError: the stored bytes differ from their digest.
+        """
+        manifest, data = self._store.open(ref)
+        _, metadata = adapter.from_bytes(data)
+        return manifest.digest, metadata.erased if metadata else ()
 
     def check_name_is_free(self, name: str) -> None:
         """Raise AlreadyExistsError if an adapter has this name."""
@@ -120,7 +131,7 @@ class AdapterLibrary:
         factors, metadata = adapter.from_bytes(data, max_bytes=self._max_adapter_bytes)
         adapter.check_base(factors, metadata, self._pipeline)
         metadata = metadata or self._unknown_origin(factors)
-        if metadata.concept is None and concept is not None:
+        if not metadata.erased and concept is not None:
             metadata = dataclasses.replace(metadata, concept=concept)
         if name is None:
             with suppress(NotFoundError):
@@ -146,7 +157,7 @@ class AdapterLibrary:
         """
         data = adapter.to_bytes(factors, metadata)
         manifest = Manifest(
-            name=name or _slug(metadata.concept, adapter.digest(data)),
+            name=name or _slug(metadata, adapter.digest(data)),
             digest=adapter.digest(data),
             size_bytes=len(data),
             concept=metadata.concept,
@@ -160,6 +171,7 @@ class AdapterLibrary:
             base_model=metadata.base_model,
             has_final_norm=factors.final_norm is not None,
             report=report,
+            concepts=metadata.concepts,
         )
         try:
             stored = self._store.put(manifest.name, data, manifest, replace=replace)
@@ -223,6 +235,7 @@ class AdapterLibrary:
         )
 
 
-def _slug(concept: Concept | None, digest: str) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", (concept.name if concept else "").lower()).strip("-")[:48].strip("-")
+def _slug(metadata: AdapterMetadata, digest: str) -> str:
+    name = metadata.concept.name if metadata.concept else "composed" if metadata.concepts else ""
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48].strip("-")
     return f"{words or 'adapter'}-{digest.removeprefix('sha256:')[:8]}"

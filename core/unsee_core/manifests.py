@@ -51,10 +51,10 @@ class AdapterQuery:
 
     def admits(self, manifest: Manifest) -> bool:
         """Return whether the manifest meets all conditions."""
-        words = manifest.concept.words if manifest.concept else ()
+        words = {word.casefold() for concept in manifest.erased for word in concept.words}
         return (
             self.labels.items() <= manifest.labels.items()
-            and (not self.concept or self.concept.casefold() in {word.casefold() for word in words})
+            and (not self.concept or self.concept.casefold() in words)
             and (not self.method or self.method == manifest.method)
             and (self.created_after is None or manifest.create_time >= self.created_after)
             and (self.created_before is None or manifest.create_time < self.created_before)
@@ -111,7 +111,8 @@ def manifest_from_json(name: str, text: bytes) -> Manifest:
         content = json.loads(text)
         concept, report = content["concept"], content["report"]
         known: dict[str, Any] = _known(Manifest, content) | {
-            "concept": concept and Concept(concept["name"], tuple(concept["synonyms"]), concept["kind"]),
+            "concept": concept and _concept(concept),
+            "concepts": tuple(map(_concept, content.get("concepts", ()))),
             "report": report and _report(report),
             "base_model": BaseModel(**_known(BaseModel, content["base_model"])),
             "create_time": datetime.fromisoformat(content["create_time"]).astimezone(UTC),
@@ -122,6 +123,10 @@ def manifest_from_json(name: str, text: bytes) -> Manifest:
         return Manifest(**known)
     except (ValueError, KeyError, TypeError, AttributeError, InvalidRequestError) as error:
         raise CorruptedError(f"adapter: the manifest of {name!r} cannot be read: {error!r}") from error
+
+
+def _concept(content: Mapping[str, Any]) -> Concept:
+    return Concept(content["name"], tuple(content["synonyms"]), content["kind"])
 
 
 def _report(content: Mapping[str, Any]) -> Report:

@@ -1,6 +1,9 @@
 """What must stay, and what of it lies nearest to a concept and so is the first to suffer from its erasure."""
 
 import threading
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +20,25 @@ NEAREST = 20
 _BATCH = 128
 _states: dict[str, Tensor] = {}
 _lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class MustStay:
+    """What must stay.
+
+    Attributes:
+        others: numbers of the vocabulary's names that name something else, the nearest first.
+        asked: what request and store name, by name; each with the prompt by which it is measured.
+    """
+
+    others: tuple[int, ...]
+    asked: Mapping[str, str]
+
+
+def asked_of(retain_prompts: Sequence[str], stored: Sequence[str], same: AbstractSet[str]) -> dict[str, str]:
+    """Return the retain prompts and the stored concepts that have other names than ``same``, each with its prompt."""
+    others = {name: photo_of(name) for name in sorted(set(stored)) if name.strip() and name.lower() not in same}
+    return others | {prompt: prompt for prompt in retain_prompts}
 
 
 def photo_of(name: str) -> str:

@@ -15,7 +15,8 @@ from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.near_words import named_embeddings, vocabulary_names
-from unsee_core.neighbours import NEAREST, named_states, names_of, others_by_distance, photo_of
+from unsee_core.neighbours import NEAREST, MustStay, asked_of, named_states, names_of, others_by_distance
+from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import HELD_OUT, held_out_prompts
 
 IMAGE_ROWS = 8
@@ -47,8 +48,8 @@ def make_report(
 
     # 1. The concept, in templates that no method trains on.
     prompts = held_out_prompts(job.concept)
-    shares, _ = _shares(metric, *encoder(prompts), empty)
-    concept_drift = _drift(shares, prompts)
+    shares, _ = shares_of(metric, *encoder(prompts), empty)
+    concept_drift = drift_of(shares, prompts)
     ratio = EraseRatio(context, encoder, metric)
     erase_ratio, worst_ratio = ratio.of_concept()
     yield EraseProgress("report", 1, _STEPS)
@@ -58,7 +59,8 @@ def make_report(
     yield EraseProgress("report", 2, _STEPS)
 
     # 3. What must stay.
-    kept = _Kept(context, encoder, metric, empty, stored)
+    stay = MustStay(others_by_distance(context), asked_of(job.retain_prompts, stored, names_of(context)))
+    kept = Kept(context.pipeline, encoder, metric, empty, stay)
     empty_drift = float(seen_distance(metric, empty_after, empty)) / kept.median_distance
     yield EraseProgress("report", 3, _STEPS)
 
@@ -81,7 +83,7 @@ def make_report(
     )
 
 
-class _Kept:
+class Kept:
     """How far what must stay moved: the vocabulary's names, the request's retain prompts and the stored concepts.
 
     Attributes:
@@ -92,40 +94,39 @@ class _Kept:
 
     @torch.no_grad()
     def __init__(
-        self, context: EraseContext, encoder: ChangedEncoder, metric: Tensor, empty: Tensor, stored: Sequence[str]
+        self, pipeline: Pipeline, encoder: ChangedEncoder, metric: Tensor, empty: Tensor, stay: MustStay
     ) -> None:
         # 1. The vocabulary, of which most is known already.
-        pipeline, others = context.pipeline, others_by_distance(context)
-        names = vocabulary_names(pipeline)
-        chosen = [names[i] for i in others]
+        names, numbers = vocabulary_names(pipeline), list(stay.others)
+        chosen = [names[i] for i in numbers]
         before, states = named_embeddings(pipeline), named_states(pipeline, encoder.first_layer)
-        after = encoder.after(states[list(others)])
-        shares, distances = _shares(metric, before[list(others)], after, empty[:, : before.shape[1]])
+        after = encoder.after(states[numbers])
+        shares, distances = shares_of(metric, before[numbers], after, empty[:, : before.shape[1]])
         moved = dict(zip(chosen, shares.tolist(), strict=True))
 
         # 2. What the request and the store name.
-        same = names_of(context)
-        asked = {name: photo_of(name) for name in sorted(set(stored)) if name.strip() and name.lower() not in same}
-        asked |= {prompt: prompt for prompt in context.job.retain_prompts}
+        asked = stay.asked
         if asked:
-            more, _ = _shares(metric, *encoder(list(asked.values())), empty)
+            more, of_asked = shares_of(metric, *encoder(list(asked.values())), empty)
             moved |= dict(zip(asked, more.tolist(), strict=True))
+            distances = distances if numbers else of_asked
 
         # 3. All together.
-        self.drift = _drift(torch.tensor(list(moved.values())), list(moved))
+        self.drift = drift_of(torch.tensor(list(moved.values())), list(moved))
         nearest = dict.fromkeys([*chosen[:NEAREST], *asked])
         by_name = [NamedDrift(name, moved[name]) for name in nearest]
         self.worst = tuple(sorted(by_name, key=lambda one: -one.drift)[:WORST])
         self.median_distance = float(distances.median())
 
 
-def _shares(metric: Tensor, before: Tensor, after: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
+def shares_of(metric: Tensor, before: Tensor, after: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
     """Return each prompt's drift, and its distance to the empty prompt."""
     distances = seen_distance(metric, before, empty).clamp_min(1e-6)
     return seen_distance(metric, after, before) / distances, distances
 
 
-def _drift(shares: Tensor, names: Sequence[str]) -> Drift:
+def drift_of(shares: Tensor, names: Sequence[str]) -> Drift:
+    """Return the figures of prompts' drifts ``(n,)``, of which there is at least one."""
     worst = int(shares.argmax())
     return Drift(
         p50=float(shares.quantile(0.5)),

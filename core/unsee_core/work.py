@@ -1,26 +1,16 @@
-"""One admitted job, done step by step: what the engine turns over, one step at a time."""
+"""A generation that was admitted, done step by step: what the engine turns over."""
 
-import platform
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import count
 
-import diffusers
-import peft
-import torch
-import transformers
-
-from unsee_core.adapter import AdapterMetadata
 from unsee_core.answers import (
-    EraseCompleted,
-    EraseProgress,
     GenerateCompleted,
     GenerateProgress,
     GenerateTimings,
     ImageReady,
-    Manifest,
     ResolvedAdapter,
 )
 from unsee_core.application import Application, Conditioning
@@ -30,75 +20,7 @@ from unsee_core.encoder import tokenize
 from unsee_core.guard import encoded_guard
 from unsee_core.images import encode_image
 from unsee_core.job import GenerateJob
-from unsee_core.library import AdapterLibrary
-from unsee_core.methods import METHODS
-from unsee_core.methods.base import EraseContext
-from unsee_core.methods.from_images import named_by_images
 from unsee_core.pipeline import Pipeline
-from unsee_core.report import make_report
-
-
-class EraseWork:
-    """An erasure as a sequence of steps.
-
-    Args:
-        library: where the adapter is stored.
-        context: all that the method works with.
-    """
-
-    def __init__(self, library: AdapterLibrary, context: EraseContext) -> None:
-        self._context = context
-        self._library = library
-        self._seconds: dict[str, float] = {}
-        self._phase_began: dict[str, float] = {}
-        self._steps = self._run()
-        self.is_done = False
-
-    def step(self) -> EraseProgress | EraseCompleted:
-        """Do one step and return what it led to; EraseCompleted is the last."""
-        began = time.perf_counter()
-        try:
-            event = next(self._steps)
-        except StopIteration as end:
-            self.is_done = True
-            return EraseCompleted(end.value)
-        phase = event.phase
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - began
-        return replace(event, eta_s=self._eta_s(event))
-
-    def _eta_s(self, event: EraseProgress) -> float | None:
-        began = self._phase_began.setdefault(event.phase, time.perf_counter())
-        if event.step < 2:
-            return None
-        return (time.perf_counter() - began) / (event.step - 1) * (event.total - event.step)
-
-    def _run(self) -> Generator[EraseProgress, None, Manifest]:
-        context, settings = self._context, self._context.settings
-        if not context.job.concept.name:
-            context = yield from named_by_images(context)
-        job = context.job
-        erasure = yield from METHODS[settings.method].run(context)
-        factors = erasure.factors
-        report = yield from make_report(context, factors, self._library.concept_names())
-        metadata = AdapterMetadata(
-            concept=job.concept,
-            method=settings.method,
-            strength=erasure.strength,
-            rank=factors.rank,
-            steps=settings.steps,
-            seed=job.seed,
-            settings=settings.as_text(),
-            base_model=context.pipeline.base_model,
-            versions=library_versions(),
-        )
-        return self._library.add(
-            factors,
-            metadata,
-            name=job.adapter_name,
-            replace=job.replace,
-            labels=job.labels,
-            report=replace(report, phase_seconds=dict(self._seconds)),
-        )
 
 
 @dataclass(frozen=True)
@@ -207,15 +129,3 @@ def _adapter_metadata(adapter: ResolvedAdapter) -> dict[str, object]:
     if adapter.gate:
         told["gate"] = {"prompt": adapter.acts_on_prompt, "negative_prompt": adapter.acts_on_negative_prompt}
     return told
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions that an adapter's bytes depend on."""
-    return {
-        "diffusers": diffusers.__version__,
-        "peft": peft.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "unsee": version("unsee"),
-    }

@@ -68,9 +68,14 @@ class EngineMetrics:
         self._batch = Histogram(
             "unsee_batch_images", "Images of a denoising step.", buckets=_BATCH_BUCKETS, registry=registry
         )
-        self._steps = Counter("unsee_steps", "Steps of erasures and generations.", ("kind",), registry=registry)
+        self._steps = Counter(
+            "unsee_steps", "Steps of erasures, compositions and generations.", ("kind",), registry=registry
+        )
         self._seconds = {
             "erase": self._job_histogram("unsee_erase_seconds", "Seconds per erasure, its wait included.", registry),
+            "compose": self._job_histogram(
+                "unsee_compose_seconds", "Seconds per composition, its wait included.", registry
+            ),
             "generate": self._job_histogram(
                 "unsee_generate_seconds", "Seconds per generation, its wait included.", registry
             ),

@@ -13,6 +13,7 @@ from unsee_core.answers import EraseProgress
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
 from unsee_core.erase_pairs import erase_pairs, pairs_of
 from unsee_core.errors import InvalidRequestError
+from unsee_core.held import LEAST_STRENGTH, MOST_STRENGTH
 from unsee_core.job import Concept, EraseJob
 from unsee_core.joint_solve import led_states
 from unsee_core.lora import LoraFactors
@@ -113,7 +114,7 @@ def test_what_an_adapter_in_force_changed_is_taken_into_account(pipeline: Pipeli
 
 def test_the_strength_is_chosen_where_none_is_given(pipeline: Pipeline) -> None:
     erasure, _ = finish(a_context(pipeline, strength=None))
-    assert closed_form.LEAST_STRENGTH < erasure.strength <= closed_form.MOST_STRENGTH
+    assert LEAST_STRENGTH < erasure.strength <= MOST_STRENGTH
     assert ratio(pipeline, erasure.factors, Concept("cat")) < 0.4
 
 

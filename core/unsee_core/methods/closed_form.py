@@ -24,24 +24,18 @@ from torch.func import functional_call
 from unsee_core.answers import EraseProgress, Phase
 from unsee_core.encoder import EncoderTail, apply_factors
 from unsee_core.erase_pairs import erase_pairs
+from unsee_core.held import choose_strength, held_rows
 from unsee_core.image_loss import encode_latents
 from unsee_core.inversion import Budget, invert
 from unsee_core.job import Concept
-from unsee_core.joint_solve import Recipe, States, held_states, led_states, solve
+from unsee_core.joint_solve import Recipe, States, led_states, solve
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun
-from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
-from unsee_core.pseudo_words import PseudoWord, hidden_before_words, placeholder
-from unsee_core.retained import vocabulary_prompts, vocabulary_states
+from unsee_core.pseudo_words import PseudoWord, placeholder
 
 BESIDE = 30  # prompts with another thing, for each of the concept's words
-REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
-BISECTIONS = 3
-LEAST_STRENGTH, MOST_STRENGTH = 0.7, 1.3
-MOST_DRIFT = 0.25  # of held prompts, one in twenty, as a share of how far they lie apart
-HELD_EVERY = 8  # of the held prompts are looked at for the strength
 INVERSION_STEPS = 80
 HARDEN_TOKENS = 2
 
@@ -89,42 +83,8 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
         factors = yield from _solved(problem, concept, words)
 
     # 3. The strength.
-    strength = settings.strength or choose_strength(problem, factors)
+    strength = settings.strength or choose_strength(context.pipeline, problem.tail, problem.held, factors)
     return Erasure(factors.scaled(strength), strength)
-
-
-def choose_strength(problem: _Problem, factors: LoraFactors) -> float:
-    """Return the most strength, up to 1.3, at which what is held moves no more than it may; 0.7 at least.
-
-    A little beyond 1 the concept's prompts go past what they are to become, away from the concept, which takes along
-    prompts that the solve did not see.
-    """
-    metric = cross_attention_metric(problem.pipeline.unet)
-
-    def moved(strength: float) -> float:
-        return held_drift(problem.tail, problem.held, factors.scaled(strength), metric)
-
-    low, high = LEAST_STRENGTH, MOST_STRENGTH
-    if moved(high) <= MOST_DRIFT:
-        return high
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if moved(middle) <= MOST_DRIFT else (low, middle)
-    return round(low, 3)
-
-
-@torch.no_grad()
-def held_drift(tail: EncoderTail, held: Sequence[States], factors: LoraFactors, metric: Tensor) -> float:
-    """Return how far a held prompt in twenty moves at least, as a share of the prompts' distance to their mean."""
-    changed = apply_factors(tail, [(factors, 1.0)])
-    moved, spread = [], []
-    for part in held:
-        rows = part.now[::HELD_EVERY]
-        before, after = tail(rows), functional_call(tail, changed, (rows,))
-        per_position = before.shape[1] ** 0.5
-        moved.append(seen_distance(metric, after, before) / per_position)
-        spread.append(seen_distance(metric, before, before.mean(0, keepdim=True).expand_as(before)) / per_position)
-    return float(torch.cat(moved).quantile(0.95) / torch.cat(spread).median().clamp_min(1e-6))
 
 
 @torch.no_grad()
@@ -146,18 +106,7 @@ def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Seq
     pipeline = context.pipeline
     tail = _tail_in_force(pipeline, pipeline.encoder_layers - recipe.layers, context.in_force)
     named = same_names(pipeline, concept.words, words)
-    kept = [i for i, prompt in enumerate(vocabulary_prompts(pipeline.vocabulary)) if not prompt.words & named]
-    states = vocabulary_states(pipeline, tail.first_layer)[kept]
-    requested = context.job.retain_prompts
-    shares = [len(states), REQUESTED * len(requested), recipe.empty_rows]
-    own = hidden_before_words(pipeline, [*requested, ""], (), tail.first_layer)
-    parts = zip((states, own[:-1], own[-1:]), shares, strict=True)
-    held = [
-        part
-        for hidden, share in parts
-        if share
-        for part in held_states(hidden, recipe.retain_weight * share / sum(shares))
-    ]
+    held = held_rows(pipeline, named, context.job.retain_prompts, recipe, tail.first_layer)
     return _Problem(pipeline, tail, recipe, context.job.anchor or "", held)
 
 
@@ -172,14 +121,7 @@ def _tail_in_force(pipeline: Pipeline, first_layer: int, in_force: Sequence[Lora
 def _solved(
     problem: _Problem, concept: Concept, words: Sequence[PseudoWord]
 ) -> Generator[EraseProgress, None, LoraFactors]:
-    steps = solve(problem.pipeline, problem.tail, problem.rows(concept, words), problem.recipe)
-    while True:
-        try:
-            done = next(steps)
-        except StopIteration as end:
-            factors: LoraFactors = end.value
-            return factors
-        yield EraseProgress("train", done, problem.recipe.layers)
+    return (yield from solve(problem.pipeline, problem.tail, problem.rows(concept, words), problem.recipe))
 
 
 def _inverted(

@@ -1,0 +1,162 @@
+"""Many erasures in one adapter: the concepts of stored adapters, by one joint solve and not by adding their factors.
+
+What is added up disturbs what each part held still, and each part goes on as if the others were not there. Here every
+concept's prompts are led, all at once, with weight 1 a concept, while the vocabulary without all of their names is
+held; see ``unsee_core.joint_solve``. No prompt is led to one that names another of the concepts.
+
+Ours. Never run on a GPU.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from unsee_core.answers import EraseProgress
+from unsee_core.encoder import EncoderTail
+from unsee_core.erase_pairs import erase_pairs
+from unsee_core.errors import InvalidRequestError
+from unsee_core.held import choose_strength, held_rows
+from unsee_core.job import MAX_COMPOSED, AnchoredConcept, ComposeJob, EraseJob
+from unsee_core.joint_solve import Recipe, led_states, solve
+from unsee_core.layouts import MAX_RANK
+from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
+from unsee_core.methods.base import MethodRun
+from unsee_core.near_words import same_names
+from unsee_core.pipeline import Pipeline
+from unsee_core.vocabulary import Vocabulary
+
+METHOD = "compose"
+RANK_OF_EACH = 8
+_PSEUDO_WORD = re.compile(r"<images-\d+>\Z")
+
+
+@dataclass(frozen=True)
+class ComposeContext:
+    """All that composing works with.
+
+    Attributes:
+        pipeline: the resident model; read, never written.
+        erasures: a context for each concept, without images.
+    """
+
+    pipeline: Pipeline
+    job: ComposeJob
+    erasures: tuple[EraseContext, ...]
+
+    @property
+    def concepts(self) -> tuple[AnchoredConcept, ...]:
+        """What is erased."""
+        return tuple(AnchoredConcept(e.job.concept, e.job.anchor or "") for e in self.erasures)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the solve weighs: as for one concept, and rank and held prompts grow with how many there are."""
+        rank = min(self.pipeline.encoder_width, MAX_RANK, RANK_OF_EACH * len(self.erasures))
+        layers = min(Recipe.layers, self.pipeline.encoder_layers)
+        return Recipe(layers=layers, rank=rank, retain_weight=Recipe.retain_weight * len(self.erasures))
+
+
+def compose_context(
+    pipeline: Pipeline, job: ComposeJob, found: Sequence[tuple[AnchoredConcept, ...]]
+) -> ComposeContext:
+    """Return the context of a job, after checking the concepts of its adapters.
+
+    Args:
+        pipeline: the resident model.
+        job: checked by itself.
+        found: the concepts of each of the job's adapters.
+
+    Raises:
+        InvalidRequestError: an adapter does not say its concept, or learned it from images; there are too many; a
+            concept's anchor is erased, too, or differs between adapters; a prompt does not suit one of them.
+    """
+    by_concept: dict[AnchoredConcept, str] = {}
+    for i, (ref, concepts) in enumerate(zip(job.adapters, found, strict=True)):
+        _check_named(f"adapters[{i}]", ref, concepts)
+        by_concept |= {concept: f"adapters[{i}]" for concept in concepts if concept not in by_concept}
+    if len(by_concept) > MAX_COMPOSED:
+        raise InvalidRequestError.of("adapters", f"got {len(by_concept)} concepts in all, allowed {MAX_COMPOSED}")
+    for concept, path in by_concept.items():
+        _check_anchor(path, concept, tuple(by_concept))
+    contexts = [_erasure(pipeline, job, concept) for concept in by_concept]
+    return ComposeContext(pipeline, job, tuple(contexts))
+
+
+def compose(context: ComposeContext) -> MethodRun:
+    """Erase all concepts by one solve, and choose the strength where none is given."""
+    pipeline, recipe, job = context.pipeline, context.recipe, context.job
+    total = len(context.erasures) + 1
+
+    # 1. What is held: all that no concept's name, nor another word for it, stands in.
+    tail = EncoderTail(pipeline, pipeline.encoder_layers - recipe.layers)
+    named = same_names(pipeline, [word for one in context.concepts for word in one.concept.words])
+    held = held_rows(pipeline, named, job.retain_prompts, recipe, tail.first_layer)
+    yield EraseProgress("prepare", 1, total)
+
+    # 2. What is led.
+    led = []
+    for number, pairs in enumerate(led_pairs(context.concepts, named, pipeline.vocabulary), start=2):
+        led += led_states(pipeline, pairs, (), tail.first_layer)
+        yield EraseProgress("prepare", number, total)
+
+    # 3. Solve, and choose the strength.
+    factors = yield from solve(pipeline, tail, [*led, *map(replace, held)], recipe)
+    strength = job.strength or choose_strength(pipeline, tail, held, factors)
+    return Erasure(factors.scaled(strength), strength)
+
+
+def led_pairs(
+    concepts: Sequence[AnchoredConcept], named: frozenset[str], vocabulary: Vocabulary
+) -> list[tuple[tuple[str, str], ...]]:
+    """Return each concept's pairs of a prompt and what it becomes, which names none of the concepts.
+
+    Args:
+        concepts: all that are erased.
+        named: their names, and other words for them, in lower case.
+        vocabulary: of the model.
+    """
+    others = replace(
+        vocabulary,
+        nouns=tuple(noun for noun in vocabulary.nouns if noun.lower() not in named),
+        looks=tuple(look for look in vocabulary.looks if look.lower() not in named),
+    )
+    is_named = _naming(named)
+    found = []
+    for one in concepts:
+        pairs = erase_pairs(one.concept, one.anchor, others, beside=closed_form.BESIDE)
+        found.append(tuple(pair for pair in pairs if not is_named.search(pair[1].lower())))
+    return found
+
+
+def _check_named(path: str, ref: str, concepts: Sequence[AnchoredConcept]) -> None:
+    if not concepts:
+        allowed = "adapters that say their concept: this one was imported without any"
+        raise InvalidRequestError.of(path, f"got {ref!r}, allowed {allowed}")
+    if any(_PSEUDO_WORD.match(word) for one in concepts for word in one.concept.words):
+        allowed = "adapters of concepts in words: this one learned its words from images, and they are not kept"
+        raise InvalidRequestError.of(path, f"got {ref!r}, allowed {allowed}")
+
+
+def _check_anchor(path: str, one: AnchoredConcept, others: Sequence[AnchoredConcept]) -> None:
+    """Refuse what would bring one concept back in another's place."""
+    name, anchor = one.concept.name, one.anchor
+    erased = frozenset(word.lower() for other in others for word in other.concept.words)
+    if said := _naming(erased).search(anchor.lower()):
+        message = f"got {name!r} with the anchor {anchor!r}, allowed anchors without {said[0]!r}, which is erased too"
+        raise InvalidRequestError.of(path, message)
+    for other in others:
+        if other.concept.name.lower() == name.lower() and other.anchor != anchor:
+            message = f"got {name!r} with the anchors {other.anchor!r} and {anchor!r}, allowed one anchor a concept"
+            raise InvalidRequestError.of(path, message)
+
+
+def _naming(names: frozenset[str]) -> re.Pattern[str]:
+    """Return what finds any of the names, which are in lower case, as whole words or in the plural."""
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(names)))})(?:e?s)?(?!\w)")
+
+
+def _erasure(pipeline: Pipeline, job: ComposeJob, one: AnchoredConcept) -> EraseContext:
+    alone = EraseJob(
+        one.concept, anchor=one.anchor or None, retain_prompts=job.retain_prompts, method=closed_form.METHOD.name
+    )
+    return EraseContext(pipeline, alone, (), check_job(alone, pipeline))
