@@ -49,6 +49,8 @@ class Try:
 
     def settings(self) -> dict[str, Any]:
         """Return what the job sets."""
+        if self.name == "layers":
+            return {"options": {"layers": self.value}}
         return {self.name: self.value} if self.name in _SETTINGS else {}
 
     def recipe(self) -> Recipe:
