@@ -1,6 +1,6 @@
 # What a person or CI runs. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format protos bench slow compat model-card clean
+.PHONY: help install demo test check format protos bench bench-speed slow compat model-card clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -60,8 +60,12 @@ format: install  ## format the code and the protos
 protos: .venv-protos/installed  ## write client/unsee/v1 from protos/
 	./scripts/write-stubs.sh client
 
-bench: install  ## measure the default method's quality; hours
-	$(BIN)/python -m bench.few_shot
+bench: install  ## measure every method's quality beside the baselines'; hours
+	$(BIN)/python -m bench.quality --budget standard
+
+bench-speed: install  ## measure every method's seconds beside the baselines'
+	$(BIN)/python -m bench.steps_curve
+	$(BIN)/python -m bench.speed
 
 model-card: install  ## measure models/emoji and compare with its card
 	$(BIN)/python -m bench.model_card
