@@ -33,7 +33,7 @@ from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued
 from unsee.images import GeneratedImage
 from unsee.info import Limits, MethodInfo, ModelInfo, OptionInfo, ServerInfo
 from unsee.jobs import AsyncJob
-from unsee.options import ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
+from unsee.options import ComposeOptions, ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
 from unsee.sync_jobs import Job
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "BaseModel",
     "CancelledError",
     "Client",
+    "ComposeOptions",
     "Concept",
     "ConnectOptions",
     "DataLossError",

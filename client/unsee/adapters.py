@@ -66,8 +66,10 @@ class AdapterInfo:
 
     Attributes:
         digest: ``sha256:`` and hex; names exactly these bytes for ever.
+        concept: what it erases; without a name for a composed adapter, which has ``concepts``.
         base_mismatch: made on a text encoder with another digest than the server's.
         report: None for imported adapters.
+        concepts: of a composed adapter; empty for any other.
     """
 
     name: str
@@ -85,6 +87,7 @@ class AdapterInfo:
     base_mismatch: bool
     has_final_norm: bool
     report: Report | None
+    concepts: tuple[Concept, ...]
 
 
 def adapter_info(message: common_pb2.Adapter) -> AdapterInfo:
@@ -106,6 +109,7 @@ def adapter_info(message: common_pb2.Adapter) -> AdapterInfo:
         base_mismatch=message.base_mismatch,
         has_final_norm=message.has_final_norm,
         report=_report(message.report) if message.HasField("report") else None,
+        concepts=tuple(map(_concept, message.concepts)),
     )
 
 

@@ -1,6 +1,6 @@
 """The client for asyncio; the synchronous one runs it on an event loop of its own."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
 
 import grpc
@@ -24,10 +24,10 @@ from unsee.jobs import (
     wait_to_retry,
 )
 from unsee.names import FORMATS, AdapterFormat
-from unsee.options import ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
-from unsee.requests import check_names, erase_request, generate_request, list_request, wire
+from unsee.options import ComposeOptions, ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
+from unsee.requests import check_names, compose_request, erase_request, generate_request, list_request, wire
 from unsee.transfer import Download, check_format, upload
-from unsee.v1 import adapters_pb2, cancel_pb2, erase_pb2, generate_pb2, info_pb2
+from unsee.v1 import adapters_pb2, cancel_pb2, compose_pb2, erase_pb2, generate_pb2, info_pb2
 from unsee.v1.service_pb2_grpc import UnseeServiceStub
 
 if TYPE_CHECKING:
@@ -110,6 +110,44 @@ class AsyncClient:
         """
         return self._erase_job(wire(erase_pb2.EraseRequest, request_id=request_id, attach=True))
 
+    async def compose(
+        self,
+        adapters: Iterable[str],
+        on_progress: Callable[[EraseEvent], None] | None = None,
+        **options: Unpack[ComposeOptions],
+    ) -> AsyncAdapter:
+        """Erase with one adapter what many erase, and return it; see ``ComposeOptions``.
+
+        Args:
+            adapters: 2-64, by name or digest.
+            on_progress: is called with every event.
+
+        Raises:
+            Error: what the work ended with. Whoever stops waiting cancels it.
+
+        Example:
+            >>> adapter = await client.compose(["no-cat", "no-dog"], name="no-pets")
+        """
+        return await finished(self.start_compose(adapters, **options), on_progress)
+
+    def start_compose(
+        self, adapters: Iterable[str], **options: Unpack[ComposeOptions]
+    ) -> AsyncEraseJob["AsyncAdapter"]:
+        """Start to compose adapters and return the work at once; see ``ComposeOptions``.
+
+        Example:
+            >>> adapter = await client.start_compose(["no-cat", "no-dog"]).result()
+        """
+        return self._compose_job(compose_request(adapters, options))
+
+    def attach_compose(self, request_id: str) -> AsyncEraseJob["AsyncAdapter"]:
+        """Follow a composition that was started before.
+
+        Example:
+            >>> adapter = await client.attach_compose(request_id).result()
+        """
+        return self._compose_job(wire(compose_pb2.ComposeAdaptersRequest, request_id=request_id, attach=True))
+
     async def generate(
         self,
         prompt: str,
@@ -144,7 +182,7 @@ class AsyncClient:
         return self._generate_job(wire(generate_pb2.GenerateRequest, request_id=request_id, attach=True))
 
     async def cancel(self, request_id: str) -> None:
-        """Stop an erasure or a generation within one step; nothing happens if it has ended.
+        """Stop an erasure, a composition or a generation within one step; nothing happens if it has ended.
 
         Raises:
             NotFoundError: the server does not know the id.
@@ -250,6 +288,10 @@ class AsyncClient:
 
     def _erase_job(self, request: erase_pb2.EraseRequest) -> AsyncEraseJob["AsyncAdapter"]:
         return self._followed(AsyncJob(self._opened(self._stub.Erase), request, EraseFold(self._bound), self.cancel))
+
+    def _compose_job(self, request: compose_pb2.ComposeAdaptersRequest) -> AsyncEraseJob["AsyncAdapter"]:
+        opened = self._opened(self._stub.ComposeAdapters)
+        return self._followed(AsyncJob(opened, request, EraseFold(self._bound), self.cancel))
 
     def _generate_job(self, request: generate_pb2.GenerateRequest) -> AsyncGenerateJob:
         return self._followed(AsyncJob(self._opened(self._stub.Generate), request, GenerateFold(), self.cancel))

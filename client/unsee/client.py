@@ -1,6 +1,6 @@
 """The synchronous client: the asyncio one, on an event loop in a thread of its own."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Self, TypeVar, Unpack
 
 from unsee.adapters import AdapterInfo
@@ -12,7 +12,7 @@ from unsee.info import ServerInfo
 from unsee.jobs import AsyncJob, EraseEvent, GenerateEvent
 from unsee.loop_thread import LoopThread
 from unsee.names import AdapterFormat
-from unsee.options import ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
+from unsee.options import ComposeOptions, ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
 from unsee.sync_jobs import Job, finished
 
 EventT = TypeVar("EventT")
@@ -93,6 +93,43 @@ class Client:
         """
         return self._erase_job(lambda: self._async.attach(request_id))
 
+    def compose(
+        self,
+        adapters: Iterable[str],
+        on_progress: Callable[[EraseEvent], None] | None = None,
+        **options: Unpack[ComposeOptions],
+    ) -> Adapter:
+        """Erase with one adapter what many erase, and return it; see ``ComposeOptions``.
+
+        Args:
+            adapters: 2-64, by name or digest.
+            on_progress: is called with every event.
+
+        Raises:
+            Error: what the work ended with. An interrupt (Ctrl-C) cancels the work.
+
+        Example:
+            >>> adapter = client.compose(["no-cat", "no-dog"], name="no-pets")
+        """
+        return finished(self.start_compose(adapters, **options), on_progress)
+
+    def start_compose(self, adapters: Iterable[str], **options: Unpack[ComposeOptions]) -> EraseJob:
+        """Start to compose adapters and return the work at once; see ``ComposeOptions``.
+
+        Example:
+            >>> job = client.start_compose(["no-cat", "no-dog"])
+            >>> job.result(timeout=60)
+        """
+        return self._erase_job(lambda: self._async.start_compose(adapters, **options))
+
+    def attach_compose(self, request_id: str) -> EraseJob:
+        """Follow a composition that was started before.
+
+        Example:
+            >>> adapter = client.attach_compose(request_id).result()
+        """
+        return self._erase_job(lambda: self._async.attach_compose(request_id))
+
     def generate(
         self,
         prompt: str,
@@ -126,7 +163,7 @@ class Client:
         return self._generate_job(lambda: self._async.attach_generate(request_id))
 
     def cancel(self, request_id: str) -> None:
-        """Stop an erasure or a generation within one step; nothing happens if it has ended.
+        """Stop an erasure, a composition or a generation within one step; nothing happens if it has ended.
 
         Raises:
             NotFoundError: the server does not know the id.

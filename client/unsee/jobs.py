@@ -13,12 +13,14 @@ from unsee.adapters import AdapterInfo
 from unsee.errors import CancelledError, DeadlineExceededError, Error, InternalError, Status, from_rpc
 from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued
 from unsee.images import GeneratedImage
-from unsee.v1 import erase_pb2, generate_pb2
+from unsee.v1 import compose_pb2, erase_pb2, generate_pb2
 
 EraseEvent = Queued | EraseProgress | AdapterInfo
 GenerateEvent = Queued | GenerateProgress | GeneratedImage | GenerateResult
 AdapterT = TypeVar("AdapterT", bound=AdapterInfo)
-RequestT = TypeVar("RequestT", bound=erase_pb2.EraseRequest | generate_pb2.GenerateRequest)
+RequestT = TypeVar(
+    "RequestT", bound=erase_pb2.EraseRequest | compose_pb2.ComposeAdaptersRequest | generate_pb2.GenerateRequest
+)
 ResponseT = TypeVar("ResponseT")
 EventT = TypeVar("EventT")
 ResultT = TypeVar("ResultT")
@@ -41,14 +43,14 @@ class Fold(Protocol[ResponseT_contra, EventT_co, ResultT_co]):
 
 
 class EraseFold(Generic[AdapterT]):
-    """An erasure's messages -> events and the adapter, bound to its client by ``bind``."""
+    """An erasure's or a composition's messages -> events and the adapter, bound to its client by ``bind``."""
 
     def __init__(self, bind: Callable[[AdapterInfo], AdapterT]) -> None:
         self.result: AdapterT | None = None
         self._bind = bind
         self._is_queued = False
 
-    def add(self, response: erase_pb2.EraseResponse) -> EraseEvent | None:
+    def add(self, response: erase_pb2.EraseResponse | compose_pb2.ComposeAdaptersResponse) -> EraseEvent | None:
         """Take the next message."""
         kind = response.WhichOneof("event")
         if kind == "queued" and not self._is_queued:

@@ -52,6 +52,26 @@ class EraseOptions(TypedDict, total=False):
     request_id: str | None
 
 
+class ComposeOptions(TypedDict, total=False):
+    """What composing takes besides the adapters; all of it may be left out.
+
+    Attributes:
+        retain: prompts that must stay as they are.
+        strength: in (0, 2]; None: the most at which held prompts stay.
+        name: of the new adapter; None: "composed" and eight digits of the digest.
+        replace: an adapter of this name is replaced; else that is an AlreadyExistsError.
+        labels: stored with the adapter.
+        request_id: of the caller's own; drawn if left out.
+    """
+
+    retain: Sequence[str]
+    strength: float | None
+    name: str | None
+    replace: bool
+    labels: Mapping[str, str]
+    request_id: str | None
+
+
 class GenerateOptions(TypedDict, total=False):
     """What a generation takes besides the prompt; all of it may be left out.
 

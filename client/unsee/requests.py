@@ -13,8 +13,8 @@ from unsee.applying import AdapterRef, AdapterSchedule, Guard
 from unsee.errors import InvalidArgumentError
 from unsee.images import image_bytes
 from unsee.names import IMAGE_FORMATS, KINDS, SCHEDULERS, ConceptKind
-from unsee.options import AdapterInput, EraseOptions, GenerateOptions, ListOptions
-from unsee.v1 import adapters_pb2, common_pb2, erase_pb2, generate_pb2
+from unsee.options import AdapterInput, ComposeOptions, EraseOptions, GenerateOptions, ListOptions
+from unsee.v1 import adapters_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2
 
 Name = TypeVar("Name", bound=str)
 Number = TypeVar("Number")
@@ -76,6 +76,26 @@ def _method_options(method: str | None, options: Mapping[str, int | float | bool
         if name not in names:
             raise InvalidArgumentError(f"options: got {name!r}, of {method!r} allowed {', '.join(names)}")
     return {method: wire(message, **options)}
+
+
+def compose_request(adapters: Iterable[str], options: ComposeOptions) -> compose_pb2.ComposeAdaptersRequest:
+    """Return the message for a composition.
+
+    Raises:
+        InvalidArgumentError: a value does not fit the wire.
+        TypeError: there is no such option.
+    """
+    check_names(options, ComposeOptions)
+    return wire(
+        compose_pb2.ComposeAdaptersRequest,
+        adapters=several("adapters", adapters),
+        retain_prompts=several("retain", options.get("retain", ())),
+        strength=options.get("strength"),
+        adapter_name=options.get("name") or "",
+        replace=options.get("replace", False),
+        labels=options.get("labels", {}),
+        request_id=options.get("request_id") or str(uuid.uuid4()),
+    )
 
 
 def generate_request(prompt: str, options: GenerateOptions) -> generate_pb2.GenerateRequest:

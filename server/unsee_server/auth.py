@@ -19,6 +19,7 @@ _BEARER = "Bearer "
 # What a call needs one of; empty: any token. "admin" may do everything.
 SCOPES: Mapping[str, frozenset[Scope]] = {
     "Erase": frozenset({"erase"}),
+    "ComposeAdapters": frozenset({"erase"}),
     "Generate": frozenset({"generate"}),
     "Cancel": frozenset({"erase", "generate"}),
     "ListAdapters": frozenset({"adapters.read"}),

@@ -6,16 +6,26 @@ import secrets
 
 from google.protobuf.message import Message
 
-from unsee.v1 import adapters_pb2, cancel_pb2, common_pb2, erase_pb2, generate_pb2
+from unsee.v1 import adapters_pb2, cancel_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2
 from unsee_core.adapter_schedule import AdapterSchedule, check_schedule
 from unsee_core.checks import check_adapter_ref, check_range
 from unsee_core.errors import InvalidRequestError
-from unsee_core.job import MAX_IMAGES, MAX_SEED, AdapterRef, Concept, EraseJob, GenerateJob, Guard, OptionValue
+from unsee_core.job import (
+    MAX_IMAGES,
+    MAX_SEED,
+    AdapterRef,
+    ComposeJob,
+    Concept,
+    EraseJob,
+    GenerateJob,
+    Guard,
+    OptionValue,
+)
 from unsee_server.choices import IMAGE_FORMATS, KINDS, SCHEDULERS, choice
 from unsee_server.requests import RequestKey
 
 Scalar = bool | int | float | str | bytes
-StreamRequest = erase_pb2.EraseRequest | generate_pb2.GenerateRequest
+StreamRequest = erase_pb2.EraseRequest | compose_pb2.ComposeAdaptersRequest | generate_pb2.GenerateRequest
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _ATTACH_FIELDS = {"request_id", "attach"}
 
@@ -107,6 +117,22 @@ def concept(parent: erase_pb2.EraseRequest | adapters_pb2.ImportAdapterBegin, pa
     message = parent.concept
     kind = choice(f"{path}.kind", message.kind, KINDS, common_pb2.ConceptKind.DESCRIPTOR)
     return Concept(name=message.name, synonyms=tuple(message.synonyms), kind=kind)
+
+
+def compose_job(request: compose_pb2.ComposeAdaptersRequest) -> ComposeJob:
+    """Return the job that a ComposeAdapters asks for.
+
+    Raises:
+        InvalidRequestError: a field's value is not allowed.
+    """
+    return ComposeJob(
+        adapters=tuple(request.adapters),
+        retain_prompts=tuple(request.retain_prompts),
+        strength=request.strength if request.HasField("strength") else None,
+        adapter_name=request.adapter_name or None,
+        replace=request.replace,
+        labels=dict(request.labels),
+    )
 
 
 def generate_job(request: generate_pb2.GenerateRequest) -> GenerateJob:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from unsee.v1 import adapters_pb2, common_pb2, erase_pb2, generate_pb2, info_pb2
+from unsee.v1 import adapters_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2, info_pb2
 from unsee_core import answers, job
 from unsee_core.lanes import Event
 from unsee_core.store import AdapterPage
@@ -47,6 +47,12 @@ def erase_response(event: Event, request_id: str) -> erase_pb2.EraseResponse:
             return erase_pb2.EraseResponse(completed=erase_pb2.EraseCompleted(adapter=adapter(manifest)))
         case _:
             raise TypeError(f"{type(event).__name__} is no event of an erasure")
+
+
+def compose_response(event: Event, request_id: str) -> compose_pb2.ComposeAdaptersResponse:
+    """Return the message of a composition's event, which is told as an erasure's is."""
+    told = erase_response(event, request_id)
+    return compose_pb2.ComposeAdaptersResponse(**{field.name: value for field, value in told.ListFields()})
 
 
 def generate_response(event: Event, request_id: str) -> generate_pb2.GenerateResponse:
@@ -143,6 +149,7 @@ def adapter(manifest: answers.Manifest) -> common_pb2.Adapter:
         base_mismatch=manifest.base_mismatch,
         report=_report(manifest.report) if manifest.report else None,
         has_final_norm=manifest.has_final_norm,
+        concepts=map(_concept, manifest.concepts),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from unsee_core.answers import EraseProgress, GenerateProgress, ImageReady, Queued
 from unsee_core.lanes import Event
 
-Rpc = Literal["Erase", "Generate"]
+Rpc = Literal["Erase", "ComposeAdapters", "Generate"]
 OnEvent = Callable[[Event], None]
 OnEnd = Callable[[Exception | None], None]
 CancelWork = Callable[[], None]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from unsee.v1 import adapters_pb2, cancel_pb2, erase_pb2, generate_pb2, info_pb2, service_pb2_grpc
+from unsee.v1 import adapters_pb2, cancel_pb2, compose_pb2, erase_pb2, generate_pb2, info_pb2, service_pb2_grpc
 from unsee_core.errors import InvalidRequestError, QueueFullError, ShuttingDownError
-from unsee_core.job import EraseJob, GenerateJob
+from unsee_core.job import ComposeJob, EraseJob, GenerateJob
 from unsee_core.lanes import Event
 from unsee_server import convert, convert_adapters, replies
 from unsee_server.calls import Call, current_call
@@ -96,6 +96,15 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
             async for request_id, event in events:
                 yield replies.erase_response(event, request_id)
 
+    async def ComposeAdapters(  # noqa: N802
+        self, request: compose_pb2.ComposeAdaptersRequest, context: object
+    ) -> AsyncIterator[compose_pb2.ComposeAdaptersResponse]:
+        """Erase with one adapter what many erase."""
+        to_job = partial(convert.compose_job, request)
+        async with aclosing(self._stream("ComposeAdapters", request, to_job)) as events:
+            async for request_id, event in events:
+                yield replies.compose_response(event, request_id)
+
     async def Generate(  # noqa: N802
         self, request: generate_pb2.GenerateRequest, context: object
     ) -> AsyncIterator[generate_pb2.GenerateResponse]:
@@ -105,7 +114,7 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
                 yield replies.generate_response(event, request_id)
 
     async def Cancel(self, request: cancel_pb2.CancelRequest, context: object) -> cancel_pb2.CancelResponse:  # noqa: N802
-        """Stop an Erase or a Generate."""
+        """Stop an Erase, a ComposeAdapters or a Generate."""
         key = convert.request_key(request, current_call().caller)
         current_call().request_id = key.request_id
         self._requests.find(key).cancel()
@@ -185,7 +194,7 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
         )
 
     async def _stream(
-        self, rpc: Rpc, request: convert.StreamRequest, to_job: Callable[[], EraseJob | GenerateJob]
+        self, rpc: Rpc, request: convert.StreamRequest, to_job: Callable[[], ComposeJob | EraseJob | GenerateJob]
     ) -> AsyncGenerator[tuple[str, Event]]:
         """Yield the events of a request, new or known, each with the request's id."""
         # 1. Which request this is
@@ -204,7 +213,7 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
             async for event in events:
                 yield key.request_id, event
 
-    async def _submit(self, job: EraseJob | GenerateJob, on_event: OnEvent, on_end: OnEnd) -> CancelWork:
+    async def _submit(self, job: ComposeJob | EraseJob | GenerateJob, on_event: OnEvent, on_end: OnEnd) -> CancelWork:
         engine = self._ready.engine
         most = engine.limits.max_queue
         if engine.waiting >= most:  # the engine says so too, but only after it has decoded the pictures

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.client.conftest import failing
-from tests.client.test_client import ADAPTER, Server, completed, download_parts, erases, queued, step
+from tests.client.test_client import ADAPTER, Server, completed, composes, download_parts, erases, queued, step
 from unsee.cli import app
 from unsee.v1 import adapters_pb2, cancel_pb2, generate_pb2
 
@@ -59,6 +59,18 @@ def test_json_is_all_that_a_script_sees(scripted: Server, run: Run) -> None:
     shown = run("erase", "cat", "--json")
     assert json.loads(shown.stdout)["digest"] == ADAPTER.digest
     assert shown.stderr == ""
+
+
+def test_composing_takes_names_and_prints_the_adapter_with_all_concepts(scripted: Server, run: Run) -> None:
+    scripted[0].script["ComposeAdapters"] = [composes]
+    words = ("--name", "both", "--retain", "a fox", "--strength", "0.5", "--label", "a=b", "--replace")
+    shown = run("adapters", "compose", "no-cat", "no-dog", *words)
+    assert shown.exit_code == 0, shown.output
+    assert "cat, dog" in shown.stdout
+    assert shown.stderr == "composing 2 adapters: train 1/9\n"
+    (_, request) = scripted[0].asked[0]
+    assert (list(request.adapters), request.adapter_name, request.strength) == (["no-cat", "no-dog"], "both", 0.5)
+    assert (list(request.retain_prompts), dict(request.labels), request.replace) == (["a fox"], {"a": "b"}, True)
 
 
 def test_pictures_are_named_by_their_seed(scripted: Server, run: Run) -> None:
@@ -165,7 +177,7 @@ def test_every_command_has_its_help(run: Run) -> None:
         ["erase"],
         ["generate"],
         ["info"],
-        *(["adapters", w] for w in ("list", "get", "download", "import", "delete")),
+        *(["adapters", w] for w in ("list", "get", "download", "import", "compose", "delete")),
     ):
         shown = run(*words, "--help")
         assert shown.exit_code == 0

@@ -17,7 +17,7 @@ from PIL import Image
 import unsee
 from tests.client.conftest import Scripted, failing
 from unsee.errors import Status
-from unsee.v1 import adapters_pb2, cancel_pb2, common_pb2, erase_pb2, generate_pb2
+from unsee.v1 import adapters_pb2, cancel_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2
 
 Server = tuple[Scripted, str]
 ADAPTER = common_pb2.Adapter(name="no-cat", digest="sha256:" + "0" * 64, concept=common_pb2.Concept(name="cat"))
@@ -38,6 +38,15 @@ def completed() -> erase_pb2.EraseResponse:
 
 def erases(request: erase_pb2.EraseRequest, context: Any) -> list[Any]:
     return [queued(request.request_id), step(1), completed()]
+
+
+def composes(request: compose_pb2.ComposeAdaptersRequest, context: Any) -> list[Any]:
+    both = common_pb2.Adapter(name="both", concepts=[common_pb2.Concept(name=name) for name in ("cat", "dog")])
+    return [
+        compose_pb2.ComposeAdaptersResponse(queued=erase_pb2.EraseQueued(request_id=request.request_id)),
+        compose_pb2.ComposeAdaptersResponse(progress=step(1).progress),
+        compose_pb2.ComposeAdaptersResponse(completed=erase_pb2.EraseCompleted(adapter=both)),
+    ]
 
 
 def test_the_package_loads_without_torch_and_numpy() -> None:
@@ -73,6 +82,22 @@ def test_an_erasure_gives_its_events_in_order_and_ends_with_the_adapter(scripted
     assert request.images[0].startswith(b"\x89PNG")
     assert request.few_shot_lora.layers == 3
     assert len(request.request_id) == 36
+
+
+def test_a_composition_gives_its_events_and_an_adapter_of_all_concepts(scripted: Server) -> None:
+    servicer, target = scripted
+    servicer.script["ComposeAdapters"] = [composes]
+    events: list[Any] = []
+    with unsee.Client(target) as client:
+        adapter = client.compose(["no-cat", "no-dog"], events.append, name="both", strength=0.5)
+        assert client.attach_compose("mine").result().name == "both"
+        with pytest.raises(unsee.InvalidArgumentError, match="adapters: got one str"):
+            client.start_compose("no-cat")
+    assert [type(e).__name__ for e in events] == ["Queued", "EraseProgress", "Adapter"]
+    assert [concept.name for concept in adapter.concepts] == ["cat", "dog"]
+    first, second = (request for _, request in servicer.asked)
+    assert (list(first.adapters), first.adapter_name, first.strength) == (["no-cat", "no-dog"], "both", 0.5)
+    assert second == compose_pb2.ComposeAdaptersRequest(request_id="mine", attach=True)
 
 
 def test_a_broken_stream_is_opened_again_with_the_same_request_and_nothing_comes_twice(scripted: Server) -> None:

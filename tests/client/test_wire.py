@@ -11,8 +11,8 @@ from google.protobuf.message import Message
 
 import unsee
 from unsee import adapters, events, info, names
-from unsee.options import EraseOptions, GenerateOptions, ImportOptions, ListOptions
-from unsee.requests import METHOD_OPTIONS, erase_request, generate_request, list_request
+from unsee.options import ComposeOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
+from unsee.requests import METHOD_OPTIONS, compose_request, erase_request, generate_request, list_request
 from unsee.transfer import upload
 from unsee.v1 import common_pb2, erase_pb2, generate_pb2, info_pb2
 
@@ -102,6 +102,19 @@ def test_every_method_of_the_wire_has_its_options() -> None:
     assert {field.name: field.message_type.name for field in fields} == {
         name: message.DESCRIPTOR.name for name, message in METHOD_OPTIONS.items()
     }
+
+
+def test_every_option_of_a_composition_reaches_the_wire() -> None:
+    options: ComposeOptions = {
+        "retain": ["a dog"],
+        "strength": 0.5,
+        "name": "both",
+        "replace": True,
+        "labels": {"a": "b"},
+        "request_id": "mine",
+    }
+    assert options.keys() == ComposeOptions.__annotations__.keys()
+    assert list(unset_fields(compose_request(["no-cat", "no-dog"], options))) == ["attach"]
 
 
 def test_every_option_of_a_generation_reaches_the_wire() -> None:

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.server.world import erase_request, generate_request
-from unsee.v1 import adapters_pb2, common_pb2, erase_pb2, generate_pb2
+from unsee.v1 import adapters_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2
 from unsee_core import answers, job
 from unsee_core.adapter_schedule import AdapterSchedule
 from unsee_core.pipeline import Pipeline
@@ -56,6 +56,7 @@ VALUES: dict[str, Any] = {
     "prompt": "a rose",
     "negative_prompt": "a cat",
     "adapters": [generate_pb2.AdapterRef(adapter="no-cat")],
+    "ComposeAdaptersRequest.adapters": ["no-fox"],
     "adapters.adapter": "no-rose",
     "adapters.weight": 0.25,
     "adapters.schedule": generate_pb2.AdapterSchedule(start=0.5),
@@ -89,11 +90,16 @@ def changes(message: Message, prefix: str = "") -> Iterator[tuple[str, Callable[
         if path in REQUEST_FIELDS:
             continue
         if path in VALUES or not is_plain_message(field):
-            yield path, lambda m, f=field, p=path: change(m, f, VALUES[p])
+            yield path, lambda m, f=field, p=path: change(m, f, value_of(f, p))
         if is_plain_message(field):
             inner = getattr(message, field.name)
             for below, apply in changes(inner, f"{path}."):
                 yield below, lambda m, f=field, a=apply: a(getattr(m, f.name))
+
+
+def value_of(field: FieldDescriptor, path: str) -> Any:
+    """Return another value; the message's own where fields of a name have two types."""
+    return VALUES.get(f"{field.containing_type.name}.{path}", VALUES[path])
 
 
 def is_plain_message(field: FieldDescriptor) -> bool:
@@ -135,6 +141,18 @@ def drawing(request: generate_pb2.GenerateRequest) -> object:
         return str(error)
 
 
+def compose_request() -> compose_pb2.ComposeAdaptersRequest:
+    return compose_pb2.ComposeAdaptersRequest(adapters=["no-cat", "no-dog"])
+
+
+def composing(request: compose_pb2.ComposeAdaptersRequest) -> object:
+    """Return the job, or what is wrong with it: one adapter is too few."""
+    try:
+        return convert.compose_job(request)
+    except convert.InvalidRequestError as error:
+        return str(error)
+
+
 def import_request() -> adapters_pb2.ImportAdapterBegin:
     header = adapters_pb2.AdapterHeader(size_bytes=5, sha256=DIGEST)
     return adapters_pb2.ImportAdapterBegin(header=header, concept=common_pb2.Concept(name="cat"))
@@ -155,6 +173,7 @@ def method_of(request: erase_pb2.EraseRequest) -> str:
 
 CASES: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
     (erasing, lambda request: convert.erase_job(request, default_method=method_of(request))),
+    (compose_request, composing),
     (generate_request, drawing),
     (list_request, query),
     (import_request, begin),
@@ -186,7 +205,7 @@ def test_every_field_of_a_chunk_is_read() -> None:
     assert len(chunk.DESCRIPTOR.fields) == len(dataclasses.fields(Piece))
 
 
-@pytest.mark.parametrize("make", [erasing, generate_request])
+@pytest.mark.parametrize("make", [erasing, compose_request, generate_request])
 def test_the_digest_of_every_field_tells_its_value(make: Callable[[], Any]) -> None:
     for path, apply in changes(make()):
         name = path.split(".")[0]
@@ -232,6 +251,7 @@ MANIFEST = answers.Manifest(
     has_final_norm=True,
     report=answers.Report(DRIFT, DRIFT, 1.0, 2.0, 3.0, {"train": 4.0}),
     base_mismatch=True,
+    concepts=(job.Concept("dog", ("hound",), "brand"),),
 )
 SCHEDULE = AdapterSchedule(0.25, 0.75, 0.125)
 DONE = answers.GenerateCompleted(
@@ -253,6 +273,8 @@ EVENTS: list[Message] = [
     replies.erase_response(answers.Queued(3), "r").queued,
     replies.erase_response(answers.EraseProgress("train", 1, 2, {"forget": 0.5}, 3.0), "r").progress,
     replies.erase_response(answers.EraseCompleted(MANIFEST), "r").completed,
+    replies.compose_response(answers.Queued(3), "r").queued,
+    replies.compose_response(answers.EraseCompleted(MANIFEST), "r").completed,
     replies.generate_response(answers.Queued(3), "r").queued,
     replies.generate_response(answers.GenerateProgress(1, 2, 3.0), "r").progress,
     replies.generate_response(answers.ImageReady(1, 2, "webp", 3, 4, b"data"), "r").image,
@@ -310,6 +332,7 @@ OTHER: dict[str, Any] = {
     "base_model": answers.BaseModel("x", "x", "x", "x"),
     "has_final_norm": False,
     "base_mismatch": False,
+    "concepts": (),
     "seeds": (2,),
     "model_digest": "x",
     "scheduler_class": "x",

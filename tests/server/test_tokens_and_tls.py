@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.server.world import World, erase_request, generate_request, refused, serving
-from unsee.v1 import adapters_pb2, cancel_pb2, erase_pb2, info_pb2, service_pb2, service_pb2_grpc
+from unsee.v1 import adapters_pb2, cancel_pb2, compose_pb2, erase_pb2, info_pb2, service_pb2, service_pb2_grpc
 from unsee_core.pipeline import Pipeline
 from unsee_server.auth import SCOPES, Scope, Token, TokensFileError, read_tokens
 
 CALLS: dict[str, Any] = {
     "Erase": erase_request(steps=0),
+    "ComposeAdapters": compose_pb2.ComposeAdaptersRequest(adapters=["no-cat"]),
     "Generate": generate_request(steps=0),
     "Cancel": cancel_pb2.CancelRequest(),
     "ListAdapters": adapters_pb2.ListAdaptersRequest(page_size=-1),

@@ -2,7 +2,7 @@
 
 import typer
 
-from unsee.cli.adapters import delete, download, get, import_, list_adapters
+from unsee.cli.adapters import compose, delete, download, get, import_, list_adapters
 from unsee.cli.server import info, serve
 from unsee.cli.where import options
 from unsee.cli.work import erase, generate
@@ -16,11 +16,12 @@ app.command()(generate)
 app.command()(info)
 app.command(context_settings=_AS_IT_COMES, add_help_option=False)(serve)
 
-_stored = typer.Typer(no_args_is_help=True, help="List, show, fetch, import and delete adapters.")
+_stored = typer.Typer(no_args_is_help=True, help="List, show, fetch, import, compose and delete adapters.")
 _stored.command("list")(list_adapters)
 _stored.command()(get)
 _stored.command()(download)
 _stored.command("import")(import_)
+_stored.command()(compose)
 _stored.command()(delete)
 app.add_typer(_stored, name="adapters")
 

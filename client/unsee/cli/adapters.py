@@ -1,4 +1,4 @@
-"""``unsee adapters``: list, get, download, import, delete."""
+"""``unsee adapters``: list, get, download, import, compose, delete."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +7,10 @@ import typer
 from rich.table import Table
 
 from unsee.cli.inputs import check_is_free, labels_of
-from unsee.cli.shown import facts, show_adapter
+from unsee.cli.shown import concepts_of, facts, show_adapter
 from unsee.cli.where import Force, Json
 from unsee.names import AdapterFormat
-from unsee.terminal import out, print_json, reported_errors
+from unsee.terminal import out, print_json, reported_errors, shown_progress
 
 
 def list_adapters(
@@ -31,7 +31,7 @@ def list_adapters(
         table = Table("name", "concept", "method", "rank", "bytes", "stored", "digest", box=None)
         for a in found:
             stored = a.create_time.strftime("%Y-%m-%d %H:%M")
-            table.add_row(a.name, a.concept.name, a.method, str(a.rank), str(a.size_bytes), stored, a.digest[:15])
+            table.add_row(a.name, concepts_of(a), a.method, str(a.rank), str(a.size_bytes), stored, a.digest[:15])
         out.print(table)
 
 
@@ -69,6 +69,37 @@ def import_(
     """Store an adapter that was made elsewhere."""
     with reported_errors(), context.obj.client() as client:
         adapter = client.import_adapter(source, name=name, replace=replace, labels=labels_of(label), concept=concept)
+        show_adapter(adapter, as_json)
+
+
+def compose(
+    context: typer.Context,
+    adapters: Annotated[list[str], typer.Argument(metavar="NAME...", help="2-64 adapters, by name or digest.")],
+    name: Annotated[str | None, typer.Option(help="Name of the new adapter. Default: one is made up.")] = None,
+    retain: Annotated[
+        list[str] | None, typer.Option(metavar="PROMPT", help="A prompt that must stay; may be repeated.")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="In (0, 2]. Default: the most at which the rest stays.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with it; may be repeated.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase with one adapter what many erase, and print it."""
+    with reported_errors(), context.obj.client() as client:
+        with shown_progress(f"composing {len(adapters)} adapters", is_quiet=as_json) as on_progress:
+            adapter = client.compose(
+                adapters,
+                on_progress,
+                name=name,
+                retain=retain or [],
+                strength=strength,
+                labels=labels_of(label),
+                replace=replace,
+            )
         show_adapter(adapter, as_json)
 
 

@@ -292,6 +292,7 @@ class Adapter(google.protobuf.message.Message):
     BASE_MISMATCH_FIELD_NUMBER: builtins.int
     REPORT_FIELD_NUMBER: builtins.int
     HAS_FINAL_NORM_FIELD_NUMBER: builtins.int
+    CONCEPTS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Unique name, `[a-z0-9][a-z0-9._-]{0,62}`."""
     digest: builtins.str
@@ -320,7 +321,9 @@ class Adapter(google.protobuf.message.Message):
     """
     @property
     def concept(self) -> global___Concept:
-        """What it erases; name empty for an imported adapter that does not say."""
+        """What it erases; name empty for an imported adapter that does not say, and
+        for a composed one, which has `concepts`.
+        """
 
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
@@ -337,6 +340,10 @@ class Adapter(google.protobuf.message.Message):
     @property
     def report(self) -> global___Report:
         """What it does to the model; absent for imported adapters."""
+
+    @property
+    def concepts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Concept]:
+        """What a composed adapter erases; empty for any other."""
 
     def __init__(
         self,
@@ -356,8 +363,9 @@ class Adapter(google.protobuf.message.Message):
         base_mismatch: builtins.bool = ...,
         report: global___Report | None = ...,
         has_final_norm: builtins.bool = ...,
+        concepts: collections.abc.Iterable[global___Concept] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["base_model", b"base_model", "concept", b"concept", "create_time", b"create_time", "report", b"report"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base_mismatch", b"base_mismatch", "base_model", b"base_model", "concept", b"concept", "create_time", b"create_time", "digest", b"digest", "has_final_norm", b"has_final_norm", "labels", b"labels", "method", b"method", "name", b"name", "rank", b"rank", "report", b"report", "seed", b"seed", "size_bytes", b"size_bytes", "steps", b"steps", "strength", b"strength"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_mismatch", b"base_mismatch", "base_model", b"base_model", "concept", b"concept", "concepts", b"concepts", "create_time", b"create_time", "digest", b"digest", "has_final_norm", b"has_final_norm", "labels", b"labels", "method", b"method", "name", b"name", "rank", b"rank", "report", b"report", "seed", b"seed", "size_bytes", b"size_bytes", "steps", b"steps", "strength", b"strength"]) -> None: ...
 
 global___Adapter = Adapter

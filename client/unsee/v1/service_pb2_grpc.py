@@ -5,6 +5,7 @@ import warnings
 
 from unsee.v1 import adapters_pb2 as unsee_dot_v1_dot_adapters__pb2
 from unsee.v1 import cancel_pb2 as unsee_dot_v1_dot_cancel__pb2
+from unsee.v1 import compose_pb2 as unsee_dot_v1_dot_compose__pb2
 from unsee.v1 import erase_pb2 as unsee_dot_v1_dot_erase__pb2
 from unsee.v1 import generate_pb2 as unsee_dot_v1_dot_generate__pb2
 from unsee.v1 import info_pb2 as unsee_dot_v1_dot_info__pb2
@@ -47,6 +48,11 @@ class UnseeServiceStub(object):
                 '/unsee.v1.UnseeService/Erase',
                 request_serializer=unsee_dot_v1_dot_erase__pb2.EraseRequest.SerializeToString,
                 response_deserializer=unsee_dot_v1_dot_erase__pb2.EraseResponse.FromString,
+                _registered_method=True)
+        self.ComposeAdapters = channel.unary_stream(
+                '/unsee.v1.UnseeService/ComposeAdapters',
+                request_serializer=unsee_dot_v1_dot_compose__pb2.ComposeAdaptersRequest.SerializeToString,
+                response_deserializer=unsee_dot_v1_dot_compose__pb2.ComposeAdaptersResponse.FromString,
                 _registered_method=True)
         self.Generate = channel.unary_stream(
                 '/unsee.v1.UnseeService/Generate',
@@ -105,6 +111,13 @@ class UnseeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ComposeAdapters(self, request, context):
+        """Erases with one adapter what many erase; the last event carries it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Generate(self, request, context):
         """Draws images with any set of adapters.
         """
@@ -113,7 +126,7 @@ class UnseeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
-        """Stops an Erase or a Generate of the same caller within one step.
+        """Stops an Erase, a ComposeAdapters or a Generate of the same caller within one step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,6 +181,11 @@ def add_UnseeServiceServicer_to_server(servicer, server):
                     servicer.Erase,
                     request_deserializer=unsee_dot_v1_dot_erase__pb2.EraseRequest.FromString,
                     response_serializer=unsee_dot_v1_dot_erase__pb2.EraseResponse.SerializeToString,
+            ),
+            'ComposeAdapters': grpc.unary_stream_rpc_method_handler(
+                    servicer.ComposeAdapters,
+                    request_deserializer=unsee_dot_v1_dot_compose__pb2.ComposeAdaptersRequest.FromString,
+                    response_serializer=unsee_dot_v1_dot_compose__pb2.ComposeAdaptersResponse.SerializeToString,
             ),
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
@@ -242,6 +260,33 @@ class UnseeService(object):
             '/unsee.v1.UnseeService/Erase',
             unsee_dot_v1_dot_erase__pb2.EraseRequest.SerializeToString,
             unsee_dot_v1_dot_erase__pb2.EraseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ComposeAdapters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/unsee.v1.UnseeService/ComposeAdapters',
+            unsee_dot_v1_dot_compose__pb2.ComposeAdaptersRequest.SerializeToString,
+            unsee_dot_v1_dot_compose__pb2.ComposeAdaptersResponse.FromString,
             options,
             channel_credentials,
             insecure,

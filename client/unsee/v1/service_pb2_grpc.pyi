@@ -10,6 +10,7 @@ import grpc.aio
 import typing
 import unsee.v1.adapters_pb2
 import unsee.v1.cancel_pb2
+import unsee.v1.compose_pb2
 import unsee.v1.erase_pb2
 import unsee.v1.generate_pb2
 import unsee.v1.info_pb2
@@ -36,6 +37,12 @@ class UnseeServiceStub:
     ]
     """Erases a concept; the last event carries the stored adapter."""
 
+    ComposeAdapters: grpc.UnaryStreamMultiCallable[
+        unsee.v1.compose_pb2.ComposeAdaptersRequest,
+        unsee.v1.compose_pb2.ComposeAdaptersResponse,
+    ]
+    """Erases with one adapter what many erase; the last event carries it."""
+
     Generate: grpc.UnaryStreamMultiCallable[
         unsee.v1.generate_pb2.GenerateRequest,
         unsee.v1.generate_pb2.GenerateResponse,
@@ -46,7 +53,7 @@ class UnseeServiceStub:
         unsee.v1.cancel_pb2.CancelRequest,
         unsee.v1.cancel_pb2.CancelResponse,
     ]
-    """Stops an Erase or a Generate of the same caller within one step."""
+    """Stops an Erase, a ComposeAdapters or a Generate of the same caller within one step."""
 
     ListAdapters: grpc.UnaryUnaryMultiCallable[
         unsee.v1.adapters_pb2.ListAdaptersRequest,
@@ -98,6 +105,12 @@ class UnseeServiceAsyncStub:
     ]
     """Erases a concept; the last event carries the stored adapter."""
 
+    ComposeAdapters: grpc.aio.UnaryStreamMultiCallable[
+        unsee.v1.compose_pb2.ComposeAdaptersRequest,
+        unsee.v1.compose_pb2.ComposeAdaptersResponse,
+    ]
+    """Erases with one adapter what many erase; the last event carries it."""
+
     Generate: grpc.aio.UnaryStreamMultiCallable[
         unsee.v1.generate_pb2.GenerateRequest,
         unsee.v1.generate_pb2.GenerateResponse,
@@ -108,7 +121,7 @@ class UnseeServiceAsyncStub:
         unsee.v1.cancel_pb2.CancelRequest,
         unsee.v1.cancel_pb2.CancelResponse,
     ]
-    """Stops an Erase or a Generate of the same caller within one step."""
+    """Stops an Erase, a ComposeAdapters or a Generate of the same caller within one step."""
 
     ListAdapters: grpc.aio.UnaryUnaryMultiCallable[
         unsee.v1.adapters_pb2.ListAdaptersRequest,
@@ -163,6 +176,14 @@ class UnseeServiceServicer(metaclass=abc.ABCMeta):
         """Erases a concept; the last event carries the stored adapter."""
 
     @abc.abstractmethod
+    def ComposeAdapters(
+        self,
+        request: unsee.v1.compose_pb2.ComposeAdaptersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[unsee.v1.compose_pb2.ComposeAdaptersResponse], collections.abc.AsyncIterator[unsee.v1.compose_pb2.ComposeAdaptersResponse]]:
+        """Erases with one adapter what many erase; the last event carries it."""
+
+    @abc.abstractmethod
     def Generate(
         self,
         request: unsee.v1.generate_pb2.GenerateRequest,
@@ -176,7 +197,7 @@ class UnseeServiceServicer(metaclass=abc.ABCMeta):
         request: unsee.v1.cancel_pb2.CancelRequest,
         context: _ServicerContext,
     ) -> typing.Union[unsee.v1.cancel_pb2.CancelResponse, collections.abc.Awaitable[unsee.v1.cancel_pb2.CancelResponse]]:
-        """Stops an Erase or a Generate of the same caller within one step."""
+        """Stops an Erase, a ComposeAdapters or a Generate of the same caller within one step."""
 
     @abc.abstractmethod
     def ListAdapters(
