@@ -9,7 +9,7 @@ vocabulary, several times where asked, and ends as soon as the loss on fixed noi
 Source: An Image is Worth One Word, arXiv:2208.01618. Never run on a GPU.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,7 @@ class Budget:
         restarts: each from other random words; the best one counts, 1-16.
         learning_rate: of Adam, as a share of the standard deviation of the vocabulary's vectors.
         patience: a restart ends after so many steps without a lower loss.
+        race: after so many steps of each restart only the best one goes on, 1-5000; None: all go on to their end.
     """
 
     tokens: int = 2
@@ -46,6 +47,7 @@ class Budget:
     restarts: int = 3
     learning_rate: float = 0.5
     patience: int = 100
+    race: int | None = None
 
     def __post_init__(self) -> None:
         check_range("tokens", self.tokens, 1, 16)
@@ -54,6 +56,8 @@ class Budget:
         check_range("restarts", self.restarts, 1, 16)
         check_range("learning_rate", self.learning_rate, 1e-6, 100)
         check_range("patience", self.patience, 1, 5000)
+        if self.race is not None:
+            check_range("race", self.race, 1, 5000)
 
 
 @dataclass(frozen=True)
@@ -105,38 +109,45 @@ def invert(
         The best restart's word. Same arguments, device type, thread count and versions: same vectors, bit for bit.
     """
     learning = _Learning(pipeline, latents, encode, budget, generator, templates)
-    best = yield from _restarted(learning, 1)
-    steps = best.steps
-    for restart in range(2, budget.restarts + 1):
-        other = yield from _restarted(learning, restart)
-        steps += other.steps
-        best = min(best, other, key=lambda found: found.loss)
-    return Inversion(PseudoWord(placeholder(0), best.vectors.cpu()), best.loss, steps)
+    first_part = budget.steps if budget.race is None else min(budget.race, budget.steps)
+    restarts = []
+    for number in range(1, budget.restarts + 1):
+        restarts.append(_Restart(learning, number))
+        yield from restarts[-1].run(first_part)
+    best = min(restarts, key=lambda restart: restart.loss)
+    yield from best.run(budget.steps)
+    word = PseudoWord(placeholder(0), best.vectors.cpu())
+    return Inversion(word, best.loss, sum(restart.step for restart in restarts))
 
 
-@dataclass(frozen=True)
-class _Found:
-    vectors: Tensor
-    loss: float
-    steps: int
+class _Restart:
+    """Learning from a new start.
 
+    Attributes:
+        vectors: the best so far.
+        loss: theirs.
+        step: how many were done.
+    """
 
-def _restarted(learning: "_Learning", restart: int) -> Generator[InversionProgress, None, _Found]:
-    """Learn from a new start until the budget is spent or the loss falls no more."""
-    budget = learning.budget
-    vectors = learning.start()
-    optimizer = torch.optim.Adam([vectors], lr=budget.learning_rate * learning.spread)
-    best, best_loss, best_step, step = vectors.detach().clone(), learning.loss(vectors), 0, 0
-    while step < budget.steps and step - best_step < budget.patience:
-        step += 1
-        vectors.grad = learning.gradient(vectors)
-        optimizer.step()
-        if step % CHECK_EVERY == 0 or step == budget.steps:
-            loss = learning.loss(vectors)
-            if loss < best_loss:
-                best, best_loss, best_step = vectors.detach().clone(), loss, step
-        yield InversionProgress(restart, step, budget.steps, best_loss)
-    return _Found(best, best_loss, step)
+    def __init__(self, learning: "_Learning", number: int) -> None:
+        self._learning, self._number = learning, number
+        self._now = learning.start()
+        self._optimizer = torch.optim.Adam([self._now], lr=learning.budget.learning_rate * learning.spread)
+        self.vectors, self.loss, self.step = self._now.detach().clone(), learning.loss(self._now), 0
+        self._best_step = 0
+
+    def run(self, until: int) -> Iterator[InversionProgress]:
+        """Go on until so many steps are done in all, or the loss falls no more."""
+        learning, budget = self._learning, self._learning.budget
+        while self.step < until and self.step - self._best_step < budget.patience:
+            self.step += 1
+            self._now.grad = learning.gradient(self._now)
+            self._optimizer.step()
+            if self.step % CHECK_EVERY == 0 or self.step == budget.steps:
+                loss = learning.loss(self._now)
+                if loss < self.loss:
+                    self.vectors, self.loss, self._best_step = self._now.detach().clone(), loss, self.step
+            yield InversionProgress(self._number, self.step, budget.steps, self.loss)
 
 
 class _Learning:
