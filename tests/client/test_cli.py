@@ -241,7 +241,7 @@ def test_an_interrupt_cancels_the_work_on_the_server(scripted: Server) -> None:
     assert command.stderr is not None
     assert command.stderr.readline() == "erasing cat: train 9/9\n"
     command.send_signal(signal.SIGINT)
-    _, errors = command.communicate(timeout=30)
+    _, errors = command.communicate(timeout=120)
     assert command.returncode == 130
     assert errors.endswith("unsee: interrupted\n")  # rich writes a line again that the signal broke off
     assert "Traceback" not in errors
@@ -270,7 +270,7 @@ def test_a_terminal_gets_a_bar(scripted: Server) -> None:
         except OSError:  # the other end is closed
             break
     os.close(ours)
-    assert command.wait(30) == 0
+    assert command.wait(120) == 0
     assert "━" in shown.decode()
     assert "3/9" in shown.decode()
     assert "train 3/9\r\n" not in shown.decode()

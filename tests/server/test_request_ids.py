@@ -144,12 +144,12 @@ async def test_results_are_forgotten_after_their_time(tiny_pipeline: Pipeline, t
 
 
 async def test_the_oldest_images_leave_when_all_take_too_much(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
-    async with serving(tiny_pipeline, tmp_path, result_bytes=2500) as world:
+    async with serving(tiny_pipeline, tmp_path, result_bytes=3000) as world:
         sizes = []
         for name in "abc":
             events = [e async for e in world.stub.Generate(generate_request(request_id=name))]
             sizes.append(sum(len(e.image.data) for e in events))
-        assert 2500 / 3 < sizes[0] < 2500 / 2
+        assert 3000 / 3 < sizes[0] < 3000 / 2
         first = generate_pb2.GenerateRequest(request_id="a", attach=True)
         assert (await refused(world.stub.Generate(first))).code == grpc.StatusCode.NOT_FOUND
         last = generate_pb2.GenerateRequest(request_id="c", attach=True)
