@@ -6,7 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from unsee_core.errors import InvalidRequestError
@@ -60,7 +60,9 @@ def _read_header(data: bytes, field: str, limits: Limits) -> Image.Image:
         message = f"got a picture of too many pixels ({error}), allowed up to {limits.max_image_pixels}"
         raise InvalidRequestError.of(field, message) from error
     except _BROKEN as error:
-        message = f"got {len(data)} bytes that begin with {data[:8]!r}, allowed a file in {', '.join(FORMATS)} format"
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({_reason(error)})"
+        allowed = f"allowed a whole file in {', '.join(FORMATS)} format"
+        message = f"got {len(data)} bytes that begin with {data[:8]!r}{reason}, {allowed}"
         raise InvalidRequestError.of(field, message) from error
 
 
