@@ -25,6 +25,8 @@ from unsee.v1 import adapters_pb2, cancel_pb2, generate_pb2
 
 Run = Callable[..., Result]
 COMMAND = [sys.executable, "-c", "from unsee.cli import main; main()"]
+# What is started in the background of a shell ignores interrupts, and so does all that it starts.
+HEEDING_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 
 
 @pytest.fixture
@@ -237,7 +239,8 @@ def test_an_interrupt_cancels_the_work_on_the_server(scripted: Server) -> None:
 
     servicer.script["Erase"] = [lambda r, c: [queued(r.request_id), step(9), until_cancelled(c)]]
     servicer.script["Cancel"] = [cancel]
-    command = subprocess.Popen([*COMMAND, "--server", target, "erase", "cat"], stderr=subprocess.PIPE, text=True)
+    code = [*COMMAND[:2], f"{HEEDING_INTERRUPTS}\n{COMMAND[2]}"]
+    command = subprocess.Popen([*code, "--server", target, "erase", "cat"], stderr=subprocess.PIPE, text=True)
     assert command.stderr is not None
     assert command.stderr.readline() == "erasing cat: train 9/9\n"
     command.send_signal(signal.SIGINT)
