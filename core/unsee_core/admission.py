@@ -5,6 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from unsee_core.application import applications, filled_guard
+from unsee_core.audit.job import AuditJob
+from unsee_core.audit.run import AuditContext
+from unsee_core.audit.subject import audited_concept
+from unsee_core.audit.work import AuditWork
 from unsee_core.checks import check_range
 from unsee_core.compose import compose_context
 from unsee_core.conditioning import Conditioner
@@ -81,6 +85,32 @@ class Admission:
             self._check_is_free(job.adapter_name)
         context = compose_context(self._pipeline, job, [concepts for _, concepts in found])
         return lambda _: ComposeWork(self._library, context)
+
+    def audit(self, job: AuditJob) -> Callable[[float], AuditWork]:
+        """Check an audit against model, limits and store, decode its pictures, and load its adapter.
+
+        Raises:
+            InvalidRequestError: a field does not fit the model or the limits, or it is not known what was erased.
+            NotFoundError: the adapter is unknown.
+            BaseMismatchError: it belongs to a model with other shapes.
+        """
+        check_range("images", len(job.images), 0, self._limits.max_erase_images)
+        check_range("budget.drawing_steps", job.budget.drawing_steps, 4, self._limits.max_steps)
+        manifest = self._library.manifest(job.adapter)
+        concept = audited_concept(job, manifest, self._pipeline)
+        images = [open_image(data, f"images[{i}]", self._limits) for i, data in enumerate(job.images)]
+        applied, resolved = self._library.load(AdapterRef(job.adapter))
+        context = AuditContext(
+            self._pipeline,
+            job,
+            resolved.name,
+            resolved.digest,
+            applied.factors,
+            concept,
+            tuple(images),
+            max_batch=self._limits.max_batch,
+        )
+        return lambda _: AuditWork(self._library, context)
 
     def generate(self, job: GenerateJob, conditioner: Conditioner) -> Callable[[float], GenerateWork]:
         """Check a generation against model and limits, and load its adapters.

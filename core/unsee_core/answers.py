@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from unsee_core.adapter_schedule import AdapterSchedule
+from unsee_core.audit.answers import AuditReport
 from unsee_core.job import Concept, Guard, ImageFormat
 
 Phase = Literal["prepare", "train", "harden", "report"]
@@ -79,6 +80,7 @@ class Manifest:
         base_mismatch: made on a text encoder with another digest than the one it is asked for.
         report: None for imported adapters.
         concepts: of a composed adapter.
+        audits: attempts to undo it, the newest last.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Manifest:
     report: Report | None = None
     base_mismatch: bool = False
     concepts: tuple[Concept, ...] = ()
+    audits: tuple[AuditReport, ...] = ()
 
     @property
     def erased(self) -> tuple[Concept, ...]:

@@ -14,6 +14,7 @@ import torch
 
 from unsee_core.admission import Admission
 from unsee_core.answers import Queued
+from unsee_core.audit.job import AuditJob
 from unsee_core.conditioning import Conditioner
 from unsee_core.denoise import denoise_step
 from unsee_core.errors import (
@@ -32,6 +33,7 @@ from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterStore
 from unsee_core.work import GenerateWork
 
+_EDITS: tuple[Kind, ...] = ("erase", "compose", "audit")
 W = TypeVar("W")
 R = TypeVar("R")
 logger = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class Engine:
         self._admission = Admission(pipeline, self.library, self.limits, default_method, detector)
         self._conditioner = Conditioner(pipeline)
         self._observer = observer
-        self._edits: dict[Kind, Lane[EditWork]] = {"erase": Lane("erase"), "compose": Lane("compose")}
+        self._edits: dict[Kind, Lane[EditWork]] = {kind: Lane(kind) for kind in _EDITS}
         self._generates: Lane[GenerateWork] = Lane("generate")
         self._changed = threading.Condition()
         self._is_draining = False
@@ -91,7 +93,7 @@ class Engine:
 
     def submit(
         self,
-        job: EraseJob | ComposeJob | GenerateJob,
+        job: EraseJob | ComposeJob | AuditJob | GenerateJob,
         on_event: Callable[[Event], None],
         on_end: Callable[[Exception | None], None],
     ) -> Ticket[EditWork] | Ticket[GenerateWork]:
@@ -129,7 +131,9 @@ class Engine:
             self._changed.notify_all()
         self._thread.join()
 
-    def _edit(self, job: EraseJob | ComposeJob) -> tuple[Kind, Callable[[float], EditWork]]:
+    def _edit(self, job: EraseJob | ComposeJob | AuditJob) -> tuple[Kind, Callable[[float], EditWork]]:
+        if isinstance(job, AuditJob):
+            return "audit", self._admission.audit(job)
         if isinstance(job, ComposeJob):
             return "compose", self._admission.compose(job)
         return "erase", self._admission.erase(job)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Generic, Literal, Protocol, TypeVar
 
 from unsee_core.answers import EraseEvent, GenerateEvent
+from unsee_core.audit.answers import AuditEvent
 
-Kind = Literal["erase", "compose", "generate"]
-Event = EraseEvent | GenerateEvent
+Kind = Literal["erase", "compose", "audit", "generate"]
+Event = EraseEvent | GenerateEvent | AuditEvent
 Work = TypeVar("Work")
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from unsee_core import adapter
 from unsee_core.adapter import AdapterMetadata, LoraFactors
 from unsee_core.answers import Manifest, Report, ResolvedAdapter
+from unsee_core.audit.answers import AuditReport
 from unsee_core.checks import check_adapter_name, check_adapter_ref, check_labels
 from unsee_core.conditioning import AppliedAdapter
 from unsee_core.errors import AlreadyExistsError, NotFoundError
@@ -20,6 +21,7 @@ from unsee_core.manifests import MAX_PAGE_SIZE
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterPage, AdapterQuery, AdapterStore
 
+KEPT_AUDITS = 8
 Format = Literal["diffusers", "peft", "kohya"]
 
 
@@ -197,6 +199,18 @@ class AdapterLibrary:
         factors, mismatch = loaded
         applied = AppliedAdapter(digest=manifest.digest, factors=factors, weight=ref.weight)
         return applied, ResolvedAdapter(manifest.name, manifest.digest, ref.weight, mismatch, ref.schedule)
+
+    def keep_audit(self, report: AuditReport) -> None:
+        """Keep a report in its adapter's manifest, with those before it; the oldest leave.
+
+        Raises:
+            NotFoundError: the adapter is no longer there, or was replaced.
+        """
+
+        def with_report(manifest: Manifest) -> Manifest:
+            return dataclasses.replace(manifest, audits=(*manifest.audits, report)[-KEPT_AUDITS:])
+
+        self._store.amend(report.adapter, report.digest, with_report)
 
     def _in_memory(self, digest: str) -> tuple[LoraFactors, bool] | None:
         with self._lock:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from unsee_core.answers import BaseModel, Drift, Manifest, NamedDrift, Report
+from unsee_core.audit.answers import AuditReport, AuditRow, Outcome
+from unsee_core.audit.job import AuditBudget
 from unsee_core.checks import check_adapter_ref, check_labels, check_text
 from unsee_core.errors import CorruptedError, InvalidRequestError
 from unsee_core.job import Concept
@@ -97,8 +99,14 @@ class AdapterPage:
 
 def manifest_to_json(manifest: Manifest) -> bytes:
     """Return the manifest as it is stored."""
-    content = {"schema": SCHEMA, **asdict(manifest), "create_time": manifest.create_time.isoformat()}
-    return json.dumps(content, sort_keys=True, indent=1).encode()
+    content = {"schema": SCHEMA, **asdict(manifest)}
+    return json.dumps(content, sort_keys=True, indent=1, default=_time_as_text).encode()
+
+
+def _time_as_text(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def manifest_from_json(name: str, text: bytes) -> Manifest:
@@ -114,6 +122,7 @@ def manifest_from_json(name: str, text: bytes) -> Manifest:
             "concept": concept and _concept(concept),
             "concepts": tuple(map(_concept, content.get("concepts", ()))),
             "report": report and _report(report),
+            "audits": tuple(map(_audit, content.get("audits", ()))),
             "base_model": BaseModel(**_known(BaseModel, content["base_model"])),
             "create_time": datetime.fromisoformat(content["create_time"]).astimezone(UTC),
         }
@@ -134,6 +143,24 @@ def _report(content: Mapping[str, Any]) -> Report:
     worst = [NamedDrift(**_known(NamedDrift, one)) for one in content.get("worst_neighbours", ())]
     tuples = {"worst_neighbours": tuple(worst), "warnings": tuple(content.get("warnings", ()))}
     return Report(**(_known(Report, content) | drifts | tuples))
+
+
+def _audit(content: Mapping[str, Any]) -> AuditReport:
+    budget = _known(AuditBudget, content["budget"])
+    if "inversion_tokens" in budget:
+        budget["inversion_tokens"] = tuple(budget["inversion_tokens"])
+    parts = {
+        "concept": _concept(content["concept"]),
+        "budget": AuditBudget(**budget),
+        "rows": tuple(map(_audit_row, content["rows"])),
+        "create_time": datetime.fromisoformat(content["create_time"]).astimezone(UTC),
+    }
+    return AuditReport(**(_known(AuditReport, content) | parts))
+
+
+def _audit_row(content: Mapping[str, Any]) -> AuditRow:
+    sides = {side: Outcome(**_known(Outcome, content[side])) for side in ("unedited", "adapter", "control")}
+    return AuditRow(**(_known(AuditRow, content) | sides))
 
 
 def _known(kind: type[Any], content: Mapping[str, Any]) -> dict[str, Any]:

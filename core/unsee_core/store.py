@@ -11,7 +11,7 @@ instant in which another process deletes its last manifest may get lost, and rea
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from unsee_core.answers import Manifest
 from unsee_core.checks import check_adapter_name, check_adapter_ref
@@ -71,6 +71,21 @@ class AdapterStore:
             if old and old != manifest.digest:
                 self._remove_unused([_blob(old)])
         return manifest
+
+    def amend(self, name: str, digest: str, change: Callable[[Manifest], Manifest]) -> Manifest:
+        """Store what ``change`` makes of a manifest, and return it; its digest stays.
+
+        Raises:
+            NotFoundError: no adapter has this name and digest, or no longer.
+            CorruptedError: the manifest cannot be read.
+        """
+        with self._files.one_writer():
+            manifest = self._read_manifest(name)
+            if manifest is None or manifest.digest != digest:
+                raise NotFoundError(f"adapter: {name!r} with the digest {digest} is not there")
+            amended = change(manifest)
+            self._files.write(_manifest(name), manifest_to_json(amended))
+        return amended
 
     def check_name_is_free(self, name: str) -> None:
         """Raise AlreadyExistsError if an adapter has this name."""

@@ -13,7 +13,7 @@ from unsee_core.observer import Outcome
 from unsee_server.calls import SERVICE, Call
 
 _CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-_JOB_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 120, 300)
+_JOB_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 120, 300, 600)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 _CALL = ("grpc_type", "grpc_service", "grpc_method")
 
@@ -69,13 +69,14 @@ class EngineMetrics:
             "unsee_batch_images", "Images of a denoising step.", buckets=_BATCH_BUCKETS, registry=registry
         )
         self._steps = Counter(
-            "unsee_steps", "Steps of erasures, compositions and generations.", ("kind",), registry=registry
+            "unsee_steps", "Steps of erasures, compositions, audits and generations.", ("kind",), registry=registry
         )
         self._seconds = {
             "erase": self._job_histogram("unsee_erase_seconds", "Seconds per erasure, its wait included.", registry),
             "compose": self._job_histogram(
                 "unsee_compose_seconds", "Seconds per composition, its wait included.", registry
             ),
+            "audit": self._job_histogram("unsee_audit_seconds", "Seconds per audit, its wait included.", registry),
             "generate": self._job_histogram(
                 "unsee_generate_seconds", "Seconds per generation, its wait included.", registry
             ),

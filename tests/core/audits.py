@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from unsee_core.audit.answers import AuditEvent, AuditReport
+from unsee_core.audit.answers import AuditReport, AuditStep
 from unsee_core.audit.job import AuditBudget, AuditJob
 from unsee_core.audit.run import AuditContext, audit
 from unsee_core.audit.target import AttackedEncoder, Target
@@ -41,7 +41,7 @@ def context_of(pipeline: Pipeline, factors: LoraFactors, **changes: object) -> A
     return replace(plain, **of_context)
 
 
-def finish(context: AuditContext) -> tuple[AuditReport, list[AuditEvent]]:
+def finish(context: AuditContext) -> tuple[AuditReport, list[AuditStep]]:
     """Run an audit to its end."""
     steps, events = audit(context), []
     while True:

@@ -135,4 +135,17 @@ class AuditReport:
         return tuple(row.attack for row in self.rows if row.counts and row.recovered)
 
 
-AuditEvent = AuditProgress | AuditPicture | AuditRow
+@dataclass(frozen=True)
+class AuditCompleted:
+    """The audit is done.
+
+    Attributes:
+        is_kept: the report stands in the adapter's manifest; False: the adapter was deleted or replaced meanwhile.
+    """
+
+    report: AuditReport
+    is_kept: bool
+
+
+AuditStep = AuditProgress | AuditPicture | AuditRow
+AuditEvent = AuditStep | AuditCompleted

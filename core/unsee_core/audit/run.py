@@ -11,11 +11,11 @@ from torch import Tensor
 
 from unsee_core.audit.answers import (
     NAME,
-    AuditEvent,
     AuditPicture,
     AuditProgress,
     AuditReport,
     AuditRow,
+    AuditStep,
     Outcome,
     Side,
 )
@@ -63,7 +63,7 @@ class AuditContext:
     judged_by: str = "model"
 
 
-def audit(context: AuditContext) -> Generator[AuditEvent, None, AuditReport]:
+def audit(context: AuditContext) -> Generator[AuditStep, None, AuditReport]:
     """Attack an adapter, yielding after every step; ``close()`` stops it.
 
     Returns:

@@ -70,12 +70,13 @@ def _disguised(word: str) -> Iterator[str]:
 
 
 def _distinct(target: Target, prompts: tuple[str, ...]) -> list[str]:
-    """Return the prompts whose tokens differ from those of the plain ones, and from each other's."""
-    rows, _ = tokenize(target.pipeline, [*target.named(), *prompts])
-    seen = {tuple(row) for row in rows[: len(target.named())].tolist()}
+    """Return the prompts that fit and whose tokens differ from those of the plain ones, and from each other's."""
+    plain, _ = tokenize(target.pipeline, target.named())
+    rows, cut_off = tokenize(target.pipeline, prompts)
+    seen = {tuple(row) for row in plain.tolist()}
     kept = []
-    for prompt, row in zip(prompts, rows[len(target.named()) :].tolist(), strict=True):
-        if tuple(row) not in seen:
+    for prompt, row, lost in zip(prompts, rows.tolist(), cut_off, strict=True):
+        if tuple(row) not in seen and not lost:
             seen.add(tuple(row))
             kept.append(prompt)
     return kept
