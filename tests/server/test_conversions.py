@@ -309,8 +309,8 @@ def test_every_field_of_the_model_is_written(tiny_pipeline: Pipeline) -> None:
 
 
 def test_every_value_of_the_core_reaches_the_wire() -> None:
-    """Other values in the core's dataclasses give other messages."""
-    for field in dataclasses.fields(MANIFEST):
+    """Other values in the core's dataclasses give other messages; audits are kept, and no call returns them yet."""
+    for field in (field for field in dataclasses.fields(MANIFEST) if field.name != "audits"):
         other = dataclasses.replace(MANIFEST, **{field.name: OTHER.get(field.name)})
         assert replies.adapter(other) != replies.adapter(MANIFEST), field.name
     for field in dataclasses.fields(DONE):
