@@ -97,7 +97,8 @@ def test_junk_in_the_metadata_is_read_as_something_sound_or_refused(field: str, 
         reads_or_refuses(nested)
     reads_or_refuses(with_metadata(lambda content: content["concept"].update({"name": junk})))
     assert not reads_or_refuses(with_metadata(lambda content: content["concept"].update({"kind": junk})))
-    assert not reads_or_refuses(with_metadata(lambda content: content.pop(field)))
+    if field != "concepts":  # which a composed adapter alone has
+        assert not reads_or_refuses(with_metadata(lambda content: content.pop(field)))
 
 
 def test_metadata_of_a_later_format_are_refused() -> None:
