@@ -10,8 +10,18 @@ Example:
 from unsee.adapters import AdapterInfo, BaseModel, Concept, Drift, Report
 from unsee.aio import AsyncClient
 from unsee.applying import AdapterRef, AdapterSchedule, Guard, ResolvedAdapter
+from unsee.audit_page import audit_page
+from unsee.audits import (
+    AuditBudget,
+    AuditOutcome,
+    AuditPicture,
+    AuditProgress,
+    AuditReport,
+    AuditResult,
+    AuditRow,
+)
 from unsee.bound import Adapter, AsyncAdapter
-from unsee.client import Client, EraseJob, GenerateJob
+from unsee.client import AuditJob, Client, EraseJob, GenerateJob
 from unsee.errors import (
     AlreadyExistsError,
     CancelledError,
@@ -33,7 +43,15 @@ from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued
 from unsee.images import GeneratedImage
 from unsee.info import Limits, MethodInfo, ModelInfo, OptionInfo, ServerInfo
 from unsee.jobs import AsyncJob
-from unsee.options import ComposeOptions, ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
+from unsee.options import (
+    AuditOptions,
+    ComposeOptions,
+    ConnectOptions,
+    EraseOptions,
+    GenerateOptions,
+    ImportOptions,
+    ListOptions,
+)
 from unsee.sync_jobs import Job
 
 __all__ = [
@@ -45,6 +63,15 @@ __all__ = [
     "AsyncAdapter",
     "AsyncClient",
     "AsyncJob",
+    "AuditBudget",
+    "AuditJob",
+    "AuditOptions",
+    "AuditOutcome",
+    "AuditPicture",
+    "AuditProgress",
+    "AuditReport",
+    "AuditResult",
+    "AuditRow",
     "BaseModel",
     "CancelledError",
     "Client",
@@ -85,4 +112,5 @@ __all__ = [
     "Status",
     "UnauthenticatedError",
     "UnavailableError",
+    "audit_page",
 ]

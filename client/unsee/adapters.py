@@ -97,7 +97,7 @@ def adapter_info(message: common_pb2.Adapter) -> AdapterInfo:
         name=message.name,
         digest=message.digest,
         size_bytes=message.size_bytes,
-        concept=_concept(message.concept),
+        concept=concept_info(message.concept),
         method=message.method,
         rank=message.rank,
         strength=message.strength,
@@ -109,11 +109,12 @@ def adapter_info(message: common_pb2.Adapter) -> AdapterInfo:
         base_mismatch=message.base_mismatch,
         has_final_norm=message.has_final_norm,
         report=_report(message.report) if message.HasField("report") else None,
-        concepts=tuple(map(_concept, message.concepts)),
+        concepts=tuple(map(concept_info, message.concepts)),
     )
 
 
-def _concept(message: common_pb2.Concept) -> Concept:
+def concept_info(message: common_pb2.Concept) -> Concept:
+    """Return a concept from the wire."""
     names = {number: name for name, number in KINDS.items()}
     return Concept(message.name, tuple(message.synonyms), names.get(message.kind, "object"))
 

@@ -7,6 +7,8 @@ import grpc
 import grpc.aio
 
 from unsee.adapters import AdapterInfo, adapter_info
+from unsee.audit_reading import AuditFold, audit_report
+from unsee.audits import AuditEvent, AuditReport, AuditResult
 from unsee.bound import AsyncAdapter
 from unsee.channel import Connection, PathInput
 from unsee.errors import from_rpc
@@ -24,10 +26,26 @@ from unsee.jobs import (
     wait_to_retry,
 )
 from unsee.names import FORMATS, AdapterFormat
-from unsee.options import ComposeOptions, ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
-from unsee.requests import check_names, compose_request, erase_request, generate_request, list_request, wire
+from unsee.options import (
+    AuditOptions,
+    ComposeOptions,
+    ConnectOptions,
+    EraseOptions,
+    GenerateOptions,
+    ImportOptions,
+    ListOptions,
+)
+from unsee.requests import (
+    audit_request,
+    check_names,
+    compose_request,
+    erase_request,
+    generate_request,
+    list_request,
+    wire,
+)
 from unsee.transfer import Download, check_format, upload
-from unsee.v1 import adapters_pb2, cancel_pb2, compose_pb2, erase_pb2, generate_pb2, info_pb2
+from unsee.v1 import adapters_pb2, audit_pb2, cancel_pb2, compose_pb2, erase_pb2, generate_pb2, info_pb2
 from unsee.v1.service_pb2_grpc import UnseeServiceStub
 
 if TYPE_CHECKING:
@@ -35,6 +53,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 R = TypeVar("R")
+AsyncAuditJob = AsyncJob[AuditEvent, AuditResult]
 
 
 class AsyncClient:
@@ -148,6 +167,58 @@ class AsyncClient:
         """
         return self._compose_job(wire(compose_pb2.ComposeAdaptersRequest, request_id=request_id, attach=True))
 
+    async def audit(
+        self, adapter: str, on_progress: Callable[[AuditEvent], None] | None = None, **options: Unpack[AuditOptions]
+    ) -> AuditResult:
+        """Try to bring back what an adapter erases, and return how far each attack got; see ``AuditOptions``.
+
+        The figures stay with the adapter; ``audits`` returns them again.
+
+        Args:
+            adapter: its name or digest.
+            on_progress: is called with every event.
+
+        Raises:
+            Error: what the work ended with. Whoever stops waiting cancels it.
+
+        Example:
+            >>> result = await client.audit("no-cat", images=["cat-1.png", "cat-2.png"])
+            >>> result.report.recovered_by
+            ('learned_tokens_1', 'learned_tokens_2', 'learned_tokens_5')
+        """
+        return await finished(self.start_audit(adapter, **options), on_progress)
+
+    def start_audit(self, adapter: str, **options: Unpack[AuditOptions]) -> AsyncAuditJob:
+        """Start to audit an adapter and return the work at once; see ``AuditOptions``.
+
+        Example:
+            >>> job = client.start_audit("no-cat")
+            >>> async for event in job:
+            ...     print(event)
+        """
+        return self._audit_job(audit_request(adapter, options))
+
+    def attach_audit(self, request_id: str) -> AsyncAuditJob:
+        """Follow an audit that was started before.
+
+        Example:
+            >>> result = await client.attach_audit(request_id).result()
+        """
+        return self._audit_job(wire(audit_pb2.AuditAdapterRequest, request_id=request_id, attach=True))
+
+    async def audits(self, adapter: str) -> tuple[AuditReport, ...]:
+        """Return what audits of an adapter found, the newest last; the server keeps up to 8.
+
+        Raises:
+            NotFoundError: there is no such adapter.
+
+        Example:
+            >>> (await client.audits("no-cat"))[-1].recovered_by
+            ()
+        """
+        reply = await self._call(self._stub.GetAdapter, wire(adapters_pb2.GetAdapterRequest, adapter=adapter))
+        return tuple(map(audit_report, reply.audits))
+
     async def generate(
         self,
         prompt: str,
@@ -182,7 +253,7 @@ class AsyncClient:
         return self._generate_job(wire(generate_pb2.GenerateRequest, request_id=request_id, attach=True))
 
     async def cancel(self, request_id: str) -> None:
-        """Stop an erasure, a composition or a generation within one step; nothing happens if it has ended.
+        """Stop an erasure, a composition, an audit or a generation within one step; nothing happens if it has ended.
 
         Raises:
             NotFoundError: the server does not know the id.
@@ -292,6 +363,9 @@ class AsyncClient:
     def _compose_job(self, request: compose_pb2.ComposeAdaptersRequest) -> AsyncEraseJob["AsyncAdapter"]:
         opened = self._opened(self._stub.ComposeAdapters)
         return self._followed(AsyncJob(opened, request, EraseFold(self._bound), self.cancel))
+
+    def _audit_job(self, request: audit_pb2.AuditAdapterRequest) -> AsyncAuditJob:
+        return self._followed(AsyncJob(self._opened(self._stub.AuditAdapter), request, AuditFold(), self.cancel))
 
     def _generate_job(self, request: generate_pb2.GenerateRequest) -> AsyncGenerateJob:
         return self._followed(AsyncJob(self._opened(self._stub.Generate), request, GenerateFold(), self.cancel))

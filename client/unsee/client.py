@@ -5,6 +5,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from unsee.adapters import AdapterInfo
 from unsee.aio import AsyncClient
+from unsee.audits import AuditEvent, AuditReport, AuditResult
 from unsee.bound import Adapter
 from unsee.channel import PathInput
 from unsee.events import GenerateResult
@@ -12,7 +13,15 @@ from unsee.info import ServerInfo
 from unsee.jobs import AsyncJob, EraseEvent, GenerateEvent
 from unsee.loop_thread import LoopThread
 from unsee.names import AdapterFormat
-from unsee.options import ComposeOptions, ConnectOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
+from unsee.options import (
+    AuditOptions,
+    ComposeOptions,
+    ConnectOptions,
+    EraseOptions,
+    GenerateOptions,
+    ImportOptions,
+    ListOptions,
+)
 from unsee.sync_jobs import Job, finished
 
 EventT = TypeVar("EventT")
@@ -20,6 +29,7 @@ ResultT = TypeVar("ResultT")
 T = TypeVar("T")
 
 
+AuditJob = Job[AuditEvent, AuditResult]
 EraseJob = Job[EraseEvent, Adapter]
 GenerateJob = Job[GenerateEvent, GenerateResult]
 
@@ -130,6 +140,57 @@ class Client:
         """
         return self._erase_job(lambda: self._async.attach_compose(request_id))
 
+    def audit(
+        self, adapter: str, on_progress: Callable[[AuditEvent], None] | None = None, **options: Unpack[AuditOptions]
+    ) -> AuditResult:
+        """Try to bring back what an adapter erases, and return how far each attack got; see ``AuditOptions``.
+
+        The figures stay with the adapter; ``audits`` returns them again.
+
+        Args:
+            adapter: its name or digest.
+            on_progress: is called with every event.
+
+        Raises:
+            Error: what the work ended with. An interrupt (Ctrl-C) cancels the work.
+
+        Example:
+            >>> result = client.audit("no-cat", images=["cat-1.png", "cat-2.png"])
+            >>> result.report.recovered_by
+            ('learned_tokens_1', 'learned_tokens_2', 'learned_tokens_5')
+        """
+        return finished(self.start_audit(adapter, **options), on_progress)
+
+    def start_audit(self, adapter: str, **options: Unpack[AuditOptions]) -> AuditJob:
+        """Start to audit an adapter and return the work at once; see ``AuditOptions``.
+
+        Example:
+            >>> job = client.start_audit("no-cat")
+            >>> for event in job:
+            ...     print(event)
+        """
+        return self._audit_job(lambda: self._async.start_audit(adapter, **options))
+
+    def attach_audit(self, request_id: str) -> AuditJob:
+        """Follow an audit that was started before.
+
+        Example:
+            >>> result = client.attach_audit(request_id).result()
+        """
+        return self._audit_job(lambda: self._async.attach_audit(request_id))
+
+    def audits(self, adapter: str) -> tuple[AuditReport, ...]:
+        """Return what audits of an adapter found, the newest last; the server keeps up to 8.
+
+        Raises:
+            NotFoundError: there is no such adapter.
+
+        Example:
+            >>> client.audits("no-cat")[-1].recovered_by
+            ()
+        """
+        return self._run(self._async.audits(adapter))
+
     def generate(
         self,
         prompt: str,
@@ -163,7 +224,7 @@ class Client:
         return self._generate_job(lambda: self._async.attach_generate(request_id))
 
     def cancel(self, request_id: str) -> None:
-        """Stop an erasure, a composition or a generation within one step; nothing happens if it has ended.
+        """Stop an erasure, a composition, an audit or a generation within one step; nothing happens if it has ended.
 
         Raises:
             NotFoundError: the server does not know the id.
@@ -239,6 +300,9 @@ class Client:
 
     def _erase_job(self, start: Callable[[], AsyncJob[EraseEvent, Any]]) -> EraseJob:
         return Job(self._run(_started(start)), self._run, self._bound)
+
+    def _audit_job(self, start: Callable[[], AsyncJob[AuditEvent, AuditResult]]) -> AuditJob:
+        return Job(self._run(_started(start)), self._run, lambda result: result)
 
     def _generate_job(self, start: Callable[[], AsyncJob[GenerateEvent, GenerateResult]]) -> GenerateJob:
         return Job(self._run(_started(start)), self._run, lambda result: result)

@@ -13,13 +13,17 @@ from unsee.adapters import AdapterInfo
 from unsee.errors import CancelledError, DeadlineExceededError, Error, InternalError, Status, from_rpc
 from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued
 from unsee.images import GeneratedImage
-from unsee.v1 import compose_pb2, erase_pb2, generate_pb2
+from unsee.v1 import audit_pb2, compose_pb2, erase_pb2, generate_pb2
 
 EraseEvent = Queued | EraseProgress | AdapterInfo
 GenerateEvent = Queued | GenerateProgress | GeneratedImage | GenerateResult
 AdapterT = TypeVar("AdapterT", bound=AdapterInfo)
 RequestT = TypeVar(
-    "RequestT", bound=erase_pb2.EraseRequest | compose_pb2.ComposeAdaptersRequest | generate_pb2.GenerateRequest
+    "RequestT",
+    bound=erase_pb2.EraseRequest
+    | compose_pb2.ComposeAdaptersRequest
+    | audit_pb2.AuditAdapterRequest
+    | generate_pb2.GenerateRequest,
 )
 ResponseT = TypeVar("ResponseT")
 EventT = TypeVar("EventT")

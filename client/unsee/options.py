@@ -6,6 +6,7 @@ from os import PathLike
 from typing import TypedDict
 
 from unsee.applying import AdapterRef, Guard
+from unsee.audits import AuditBudget
 from unsee.images import ImageInput
 from unsee.names import ConceptKind, ImageFormat, SchedulerName
 
@@ -69,6 +70,34 @@ class ComposeOptions(TypedDict, total=False):
     name: str | None
     replace: bool
     labels: Mapping[str, str]
+    request_id: str | None
+
+
+class AuditOptions(TypedDict, total=False):
+    """What an audit takes besides the adapter; all of it may be left out.
+
+    Attributes:
+        images: 0-16 pictures of the concept, each a path, bytes or a PIL image; none: the unedited model draws some.
+        concept: what is to be brought back; None: what the adapter says that it erases.
+        synonyms: other names for it; with ``concept``.
+        kind: what kind of thing it is; with ``concept``; "object" by default.
+        attacks: by name, see docs/audit.md; none: all of them.
+        budget: what each may spend; None: the server's default.
+        guidance_scale: of the pictures, 0-50; None: the server's default.
+        samples: pictures that are sent of each side of a row; 4 by default, all are judged.
+        seed: same seed and settings, same figures; 0 by default.
+        request_id: of the caller's own; drawn if left out.
+    """
+
+    images: Iterable[ImageInput]
+    concept: str | None
+    synonyms: Sequence[str]
+    kind: ConceptKind
+    attacks: Sequence[str]
+    budget: AuditBudget | None
+    guidance_scale: float | None
+    samples: int | None
+    seed: int
     request_id: str | None
 
 

@@ -13,8 +13,8 @@ from unsee.applying import AdapterRef, AdapterSchedule, Guard
 from unsee.errors import InvalidArgumentError
 from unsee.images import image_bytes
 from unsee.names import IMAGE_FORMATS, KINDS, SCHEDULERS, ConceptKind
-from unsee.options import AdapterInput, ComposeOptions, EraseOptions, GenerateOptions, ListOptions
-from unsee.v1 import adapters_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2
+from unsee.options import AdapterInput, AuditOptions, ComposeOptions, EraseOptions, GenerateOptions, ListOptions
+from unsee.v1 import adapters_pb2, audit_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2
 
 Name = TypeVar("Name", bound=str)
 Number = TypeVar("Number")
@@ -94,6 +94,33 @@ def compose_request(adapters: Iterable[str], options: ComposeOptions) -> compose
         adapter_name=options.get("name") or "",
         replace=options.get("replace", False),
         labels=options.get("labels", {}),
+        request_id=options.get("request_id") or str(uuid.uuid4()),
+    )
+
+
+def audit_request(adapter: str, options: AuditOptions) -> audit_pb2.AuditAdapterRequest:
+    """Return the message for an audit.
+
+    Raises:
+        InvalidArgumentError: an image cannot be read, a value does not fit the wire, or synonyms have no concept.
+        TypeError: there is no such option.
+    """
+    check_names(options, AuditOptions)
+    concept, synonyms = options.get("concept"), options.get("synonyms", ())
+    if concept is None and synonyms:
+        raise InvalidArgumentError("synonyms: got some without a concept, allowed together with one")
+    images = several("images", options.get("images", ()))
+    budget = options.get("budget")
+    return wire(
+        audit_pb2.AuditAdapterRequest,
+        adapter=adapter,
+        images=[image_bytes(image, f"images[{i}]") for i, image in enumerate(images)],
+        concept=None if concept is None else wire_concept(concept, synonyms, options.get("kind", "object")),
+        attacks=several("attacks", options.get("attacks", ())),
+        budget=None if budget is None else wire(audit_pb2.AuditBudget, **vars(budget)),
+        guidance_scale=options.get("guidance_scale"),
+        samples=options.get("samples"),
+        seed=options.get("seed", 0),
         request_id=options.get("request_id") or str(uuid.uuid4()),
     )
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from unsee_server.calls import Call
 from unsee_server.errors import PermissionDeniedError, UnauthenticatedError
 
-Scope = Literal["generate", "erase", "adapters.read", "adapters.write", "admin"]
+Scope = Literal["generate", "erase", "audit", "adapters.read", "adapters.write", "admin"]
 ANONYMOUS = "anonymous"
 _BEARER = "Bearer "
 
@@ -20,8 +20,9 @@ _BEARER = "Bearer "
 SCOPES: Mapping[str, frozenset[Scope]] = {
     "Erase": frozenset({"erase"}),
     "ComposeAdapters": frozenset({"erase"}),
+    "AuditAdapter": frozenset({"audit"}),
     "Generate": frozenset({"generate"}),
-    "Cancel": frozenset({"erase", "generate"}),
+    "Cancel": frozenset({"audit", "erase", "generate"}),
     "ListAdapters": frozenset({"adapters.read"}),
     "GetAdapter": frozenset({"adapters.read"}),
     "DownloadAdapter": frozenset({"adapters.read"}),

@@ -21,7 +21,7 @@ class Call:
     Attributes:
         method: its name without the service's.
         caller: who calls, as ``auth`` found out.
-        request_id: of an Erase, ComposeAdapters, Generate or Cancel.
+        request_id: of an Erase, ComposeAdapters, AuditAdapter, Generate or Cancel.
         reason: of the error that it is answered with; empty after success.
         received: messages so far.
         sent: messages so far.

@@ -6,7 +6,7 @@ import secrets
 
 from google.protobuf.message import Message
 
-from unsee.v1 import adapters_pb2, cancel_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2
+from unsee.v1 import adapters_pb2, audit_pb2, cancel_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2
 from unsee_core.adapter_schedule import AdapterSchedule, check_schedule
 from unsee_core.checks import check_adapter_ref, check_range
 from unsee_core.errors import InvalidRequestError
@@ -25,7 +25,12 @@ from unsee_server.choices import IMAGE_FORMATS, KINDS, SCHEDULERS, choice
 from unsee_server.requests import RequestKey
 
 Scalar = bool | int | float | str | bytes
-StreamRequest = erase_pb2.EraseRequest | compose_pb2.ComposeAdaptersRequest | generate_pb2.GenerateRequest
+StreamRequest = (
+    erase_pb2.EraseRequest
+    | compose_pb2.ComposeAdaptersRequest
+    | audit_pb2.AuditAdapterRequest
+    | generate_pb2.GenerateRequest
+)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _ATTACH_FIELDS = {"request_id", "attach"}
 
@@ -106,7 +111,9 @@ def _options(message: Message) -> dict[str, OptionValue]:
     return {field.name: value for field, value in message.ListFields()}
 
 
-def concept(parent: erase_pb2.EraseRequest | adapters_pb2.ImportAdapterBegin, path: str) -> Concept:
+def concept(
+    parent: erase_pb2.EraseRequest | audit_pb2.AuditAdapterRequest | adapters_pb2.ImportAdapterBegin, path: str
+) -> Concept:
     """Return the parent's concept; ``path`` names the field in errors.
 
     Raises:

@@ -132,14 +132,14 @@ def adapter(manifest: answers.Manifest) -> common_pb2.Adapter:
         name=manifest.name,
         digest=manifest.digest,
         size_bytes=manifest.size_bytes,
-        concept=_concept(manifest.concept) if manifest.concept else common_pb2.Concept(),
+        concept=concept_message(manifest.concept) if manifest.concept else common_pb2.Concept(),
         method=manifest.method,
         rank=manifest.rank,
         strength=manifest.strength,
         steps=manifest.steps,
         seed=manifest.seed,
         labels=manifest.labels,
-        create_time=_timestamp(manifest.create_time),
+        create_time=timestamp(manifest.create_time),
         base_model=common_pb2.BaseModel(
             name=base.name,
             tokenizer_digest=base.tokenizer_digest,
@@ -149,11 +149,12 @@ def adapter(manifest: answers.Manifest) -> common_pb2.Adapter:
         base_mismatch=manifest.base_mismatch,
         report=_report(manifest.report) if manifest.report else None,
         has_final_norm=manifest.has_final_norm,
-        concepts=map(_concept, manifest.concepts),
+        concepts=map(concept_message, manifest.concepts),
     )
 
 
-def _concept(concept: job.Concept) -> common_pb2.Concept:
+def concept_message(concept: job.Concept) -> common_pb2.Concept:
+    """Return the message of a concept."""
     return common_pb2.Concept(name=concept.name, synonyms=concept.synonyms, kind=_KINDS[concept.kind])
 
 
@@ -265,7 +266,8 @@ def duration(seconds: float) -> Duration:
     return message
 
 
-def _timestamp(time: datetime) -> Timestamp:
+def timestamp(time: datetime) -> Timestamp:
+    """Return a time as a message."""
     message = Timestamp()
     message.FromDatetime(time)
     return message

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unsee_core.answers import EraseProgress, GenerateProgress, ImageReady, Queued
+from unsee_core.audit.answers import AuditPicture, AuditProgress
 from unsee_core.lanes import Event
 
-Rpc = Literal["Erase", "ComposeAdapters", "Generate"]
+Rpc = Literal["Erase", "ComposeAdapters", "AuditAdapter", "Generate"]
 OnEvent = Callable[[Event], None]
 OnEnd = Callable[[Exception | None], None]
 CancelWork = Callable[[], None]
@@ -58,11 +59,11 @@ class Request:
     @property
     def image_bytes(self) -> int:
         """Bytes of the images that are kept."""
-        return sum(len(event.data) for event in self._kept if isinstance(event, ImageReady))
+        return sum(len(event.data) for event in self._kept if isinstance(event, ImageReady | AuditPicture))
 
     def add(self, event: Event) -> None:
         """Take an event from the engine."""
-        if isinstance(event, EraseProgress | GenerateProgress):
+        if isinstance(event, EraseProgress | GenerateProgress | AuditProgress):
             self._progress, self._progress_at = event, len(self._kept)
             self._kept[0] = Queued(0)  # for those who come later
         else:

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from unsee.v1 import adapters_pb2, cancel_pb2, compose_pb2, erase_pb2, generate_pb2, info_pb2, service_pb2_grpc
+from unsee.v1 import (
+    adapters_pb2,
+    audit_pb2,
+    cancel_pb2,
+    compose_pb2,
+    erase_pb2,
+    generate_pb2,
+    info_pb2,
+    service_pb2_grpc,
+)
+from unsee_core.audit.job import AuditJob
 from unsee_core.errors import InvalidRequestError, QueueFullError, ShuttingDownError
 from unsee_core.job import ComposeJob, EraseJob, GenerateJob
 from unsee_core.lanes import Event
-from unsee_server import convert, convert_adapters, replies
+from unsee_server import convert, convert_adapters, convert_audit, replies, replies_audit
 from unsee_server.calls import Call, current_call
 from unsee_server.errors import LoadingError
 from unsee_server.registry import RequestRegistry
@@ -26,6 +36,7 @@ if TYPE_CHECKING:  # these import torch, which takes longer than opening the por
 
 P = ParamSpec("P")
 R = TypeVar("R")
+AnyJob = AuditJob | ComposeJob | EraseJob | GenerateJob
 RETRY_S = 2.0
 
 
@@ -105,6 +116,15 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
             async for request_id, event in events:
                 yield replies.compose_response(event, request_id)
 
+    async def AuditAdapter(  # noqa: N802
+        self, request: audit_pb2.AuditAdapterRequest, context: object
+    ) -> AsyncIterator[audit_pb2.AuditAdapterResponse]:
+        """Try to bring back what an adapter erases."""
+        to_job = partial(convert_audit.audit_job, request)
+        async with aclosing(self._stream("AuditAdapter", request, to_job)) as events:
+            async for request_id, event in events:
+                yield replies_audit.audit_response(event, request_id)
+
     async def Generate(  # noqa: N802
         self, request: generate_pb2.GenerateRequest, context: object
     ) -> AsyncIterator[generate_pb2.GenerateResponse]:
@@ -114,7 +134,7 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
                 yield replies.generate_response(event, request_id)
 
     async def Cancel(self, request: cancel_pb2.CancelRequest, context: object) -> cancel_pb2.CancelResponse:  # noqa: N802
-        """Stop an Erase, a ComposeAdapters or a Generate."""
+        """Stop an Erase, a ComposeAdapters, an AuditAdapter or a Generate."""
         key = convert.request_key(request, current_call().caller)
         current_call().request_id = key.request_id
         self._requests.find(key).cancel()
@@ -132,7 +152,8 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
     ) -> adapters_pb2.GetAdapterResponse:
         """Describe an adapter."""
         manifest = await self._read(self._library.manifest, convert_adapters.adapter_of(request))
-        return adapters_pb2.GetAdapterResponse(adapter=replies.adapter(manifest))
+        audits = map(replies_audit.audit_report, manifest.audits)
+        return adapters_pb2.GetAdapterResponse(adapter=replies.adapter(manifest), audits=audits)
 
     async def DeleteAdapter(  # noqa: N802
         self, request: adapters_pb2.DeleteAdapterRequest, context: object
@@ -194,7 +215,7 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
         )
 
     async def _stream(
-        self, rpc: Rpc, request: convert.StreamRequest, to_job: Callable[[], ComposeJob | EraseJob | GenerateJob]
+        self, rpc: Rpc, request: convert.StreamRequest, to_job: Callable[[], AnyJob]
     ) -> AsyncGenerator[tuple[str, Event]]:
         """Yield the events of a request, new or known, each with the request's id."""
         # 1. Which request this is
@@ -213,7 +234,7 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
             async for event in events:
                 yield key.request_id, event
 
-    async def _submit(self, job: ComposeJob | EraseJob | GenerateJob, on_event: OnEvent, on_end: OnEnd) -> CancelWork:
+    async def _submit(self, job: AnyJob, on_event: OnEvent, on_end: OnEnd) -> CancelWork:
         engine = self._ready.engine
         most = engine.limits.max_queue
         if engine.waiting >= most:  # the engine says so too, but only after it has decoded the pictures

@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from unsee.v1 import service_pb2_grpc
+from unsee.v1.audit_pb2 import AuditAdapterRequest
 from unsee.v1.compose_pb2 import ComposeAdaptersRequest
 from unsee.v1.erase_pb2 import EraseRequest
 from unsee.v1.generate_pb2 import GenerateRequest
@@ -43,6 +44,10 @@ class Scripted(service_pb2_grpc.UnseeServiceServicer):
 
     async def ComposeAdapters(self, request: ComposeAdaptersRequest, context: Any) -> AsyncIterator[Any]:
         async for item in self._stream("ComposeAdapters", request, context):
+            yield item
+
+    async def AuditAdapter(self, request: AuditAdapterRequest, context: Any) -> AsyncIterator[Any]:
+        async for item in self._stream("AuditAdapter", request, context):
             yield item
 
     async def Generate(self, request: GenerateRequest, context: Any) -> AsyncIterator[Any]:

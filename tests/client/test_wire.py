@@ -10,11 +10,18 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 import unsee
-from unsee import adapters, events, info, names
-from unsee.options import ComposeOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
-from unsee.requests import METHOD_OPTIONS, compose_request, erase_request, generate_request, list_request
+from unsee import adapters, audit_reading, events, info, names
+from unsee.options import AuditOptions, ComposeOptions, EraseOptions, GenerateOptions, ImportOptions, ListOptions
+from unsee.requests import (
+    METHOD_OPTIONS,
+    audit_request,
+    compose_request,
+    erase_request,
+    generate_request,
+    list_request,
+)
 from unsee.transfer import upload
-from unsee.v1 import common_pb2, erase_pb2, generate_pb2, info_pb2
+from unsee.v1 import audit_pb2, common_pb2, erase_pb2, generate_pb2, info_pb2
 
 ERASE: EraseOptions = {
     "images": [b"png"],
@@ -117,6 +124,31 @@ def test_every_option_of_a_composition_reaches_the_wire() -> None:
     assert list(unset_fields(compose_request(["no-cat", "no-dog"], options))) == ["attach"]
 
 
+def test_every_option_of_an_audit_reaches_the_wire() -> None:
+    options: AuditOptions = {
+        "images": [b"png"],
+        "concept": "cat",
+        "synonyms": ["kitten"],
+        "kind": "style",
+        "attacks": ["wordings"],
+        "budget": unsee.AuditBudget((1, 3), *range(1, 9)),
+        "guidance_scale": 0.0,
+        "samples": 0,
+        "seed": 1,
+        "request_id": "mine",
+    }
+    assert options.keys() == AuditOptions.__annotations__.keys()
+    assert list(unset_fields(audit_request("no-cat", options))) == ["attach"]
+
+
+def test_what_an_audit_leaves_out_is_left_to_the_server() -> None:
+    request = audit_request("no-cat", {"budget": unsee.AuditBudget(pictures=3), "request_id": "mine"})
+    wanted = {"adapter": "no-cat", "request_id": "mine", "budget": audit_pb2.AuditBudget(pictures=3)}
+    assert request == audit_pb2.AuditAdapterRequest(**wanted)
+    with pytest.raises(unsee.InvalidArgumentError, match="synonyms: got some without a concept"):
+        audit_request("no-cat", {"synonyms": ["kitten"]})
+
+
 def test_every_option_of_a_generation_reaches_the_wire() -> None:
     assert GENERATE.keys() == GenerateOptions.__annotations__.keys()
     assert list(unset_fields(generate_request("a cat", GENERATE))) == ["attach"]
@@ -190,6 +222,10 @@ READ: list[tuple[Any, Any, set[str]]] = [
     (generate_pb2.GenerateImage, events.generated_image, set()),
     (generate_pb2.GenerateCompleted, lambda m: events.generate_result(m, ("image",)), {"scheduler_class"}),  # type: ignore[arg-type]
     (info_pb2.GetServerInfoResponse, info.server_info, set()),
+    (audit_pb2.AuditProgress, audit_reading.audit_progress, set()),
+    (audit_pb2.AuditPicture, audit_reading.audit_picture, set()),
+    (audit_pb2.AuditRow, audit_reading.audit_row, set()),
+    (audit_pb2.AuditReport, audit_reading.audit_report, set()),
 ]
 
 
@@ -199,7 +235,7 @@ def test_every_field_of_an_answer_is_read(kind: Any, read: Any, merged: set[str]
     assert list(defaults(answer)) == []
     assert read(kind()) != answer
     fields = {field.name for field in kind.DESCRIPTOR.fields} - merged
-    renamed = {"eta": "eta_s", "timings": "seconds"}
+    renamed = {"eta": "eta_s", "timings": "seconds", "duration": "seconds"}
     attributes = {field.name for field in dataclasses.fields(answer)} - {"images"}
     assert {renamed.get(name, name) for name in fields} == attributes
 
@@ -213,6 +249,8 @@ def test_every_field_of_an_answer_is_read(kind: Any, read: Any, merged: set[str]
         (generate_pb2.ResolvedAdapter, unsee.ResolvedAdapter),
         (generate_pb2.AdapterSchedule, unsee.AdapterSchedule),
         (generate_pb2.Guard, unsee.Guard),
+        (audit_pb2.AuditOutcome, unsee.AuditOutcome),
+        (audit_pb2.AuditBudget, unsee.AuditBudget),
         (info_pb2.ModelInfo, info.ModelInfo),
         (info_pb2.Limits, info.Limits),
         (info_pb2.MethodInfo, info.MethodInfo),
@@ -222,6 +260,14 @@ def test_a_part_of_an_answer_has_the_same_fields_on_both_sides(message: Any, dat
     assert [field.name for field in message.DESCRIPTOR.fields] == [
         field.name for field in dataclasses.fields(dataclass)
     ]
+
+
+@pytest.mark.parametrize(
+    ("names_of", "enum"),
+    [(audit_reading.SIDES, audit_pb2.AuditSide), (audit_reading.STAGES, audit_pb2.AuditStage)],
+)
+def test_every_number_of_an_answer_has_its_name(names_of: Mapping[int, str], enum: Any) -> None:
+    assert sorted(names_of) == [number for number in enum.values() if number]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Every protobuf field is read, or written; a field that is added and forgotten fails here."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +13,14 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.server.world import erase_request, generate_request
-from unsee.v1 import adapters_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2
+from unsee.v1 import adapters_pb2, audit_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2
 from unsee_core import answers, job
 from unsee_core.adapter_schedule import AdapterSchedule
+from unsee_core.audit import answers as audits
+from unsee_core.audit.job import ATTACKS, AuditBudget, AuditJob
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterPage
-from unsee_server import choices, convert, convert_adapters, replies
+from unsee_server import choices, convert, convert_adapters, convert_audit, replies, replies_audit
 from unsee_server.transfer import Piece
 
 DIGEST = "sha256:" + "a" * 64
@@ -71,6 +75,12 @@ VALUES: dict[str, Any] = {
     "scheduler": generate_pb2.SCHEDULER_UNIPC,
     "image_format": generate_pb2.IMAGE_FORMAT_WEBP,
     "no_metadata": True,
+    "adapter": "no-rose",
+    "attacks": ["wordings"],
+    "budget": audit_pb2.AuditBudget(pictures=3),
+    "budget.inversion_tokens": [3],
+    **{f"budget.{field.name}": 7 for field in audit_pb2.AuditBudget.DESCRIPTOR.fields[1:]},
+    "samples": 0,
     "page_size": 7,
     "page_token": "e30=",
     "created_after": Timestamp(seconds=1),
@@ -153,6 +163,18 @@ def composing(request: compose_pb2.ComposeAdaptersRequest) -> object:
         return str(error)
 
 
+def audit_request() -> audit_pb2.AuditAdapterRequest:
+    return audit_pb2.AuditAdapterRequest(adapter="no-cat")
+
+
+def auditing(request: audit_pb2.AuditAdapterRequest) -> object:
+    """Return the job, or what is wrong with it: a concept needs a name."""
+    try:
+        return convert_audit.audit_job(request)
+    except convert.InvalidRequestError as error:
+        return str(error)
+
+
 def import_request() -> adapters_pb2.ImportAdapterBegin:
     header = adapters_pb2.AdapterHeader(size_bytes=5, sha256=DIGEST)
     return adapters_pb2.ImportAdapterBegin(header=header, concept=common_pb2.Concept(name="cat"))
@@ -174,6 +196,7 @@ def method_of(request: erase_pb2.EraseRequest) -> str:
 CASES: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
     (erasing, lambda request: convert.erase_job(request, default_method=method_of(request))),
     (compose_request, composing),
+    (audit_request, auditing),
     (generate_request, drawing),
     (list_request, query),
     (import_request, begin),
@@ -188,6 +211,16 @@ def test_every_field_of_a_request_is_read(make: Callable[[], Any], read: Callabl
     changed = make()
     dict(changes(changed))[path](changed)
     assert read(changed) != read(make())
+
+
+def test_the_attacks_that_the_wire_names_are_those_of_the_core() -> None:
+    proto = (Path(__file__).parents[2] / "protos" / "unsee" / "v1" / "audit.proto").read_text(encoding="utf-8")
+    comment = proto.split("// Attacks by name")[1].split("repeated string attacks")[0]
+    assert tuple(re.findall(r'"(\w+)"', comment)) == ATTACKS
+
+
+def test_what_an_audit_leaves_out_is_the_default_of_the_core() -> None:
+    assert convert_audit.audit_job(audit_request()) == AuditJob("no-cat")
 
 
 @pytest.mark.parametrize("path", [field.name for field in generate_pb2.AdapterRef.DESCRIPTOR.fields])
@@ -205,7 +238,7 @@ def test_every_field_of_a_chunk_is_read() -> None:
     assert len(chunk.DESCRIPTOR.fields) == len(dataclasses.fields(Piece))
 
 
-@pytest.mark.parametrize("make", [erasing, compose_request, generate_request])
+@pytest.mark.parametrize("make", [erasing, compose_request, audit_request, generate_request])
 def test_the_digest_of_every_field_tells_its_value(make: Callable[[], Any]) -> None:
     for path, apply in changes(make()):
         name = path.split(".")[0]
@@ -231,6 +264,8 @@ def test_every_choice_of_the_wire_has_a_meaning() -> None:
     ):
         assert set(table) == set(enum.values())
     assert set(choices.SCHEDULERS.values()) == {None, *job.SchedulerName}
+    assert set(replies_audit.SIDES.values()) | {0} == set(audit_pb2.AuditSide.values())
+    assert set(replies_audit.STAGES.values()) | {0} == set(audit_pb2.AuditStage.values())
     assert set(replies.PHASES.values()) | {0} == set(erase_pb2.ErasePhase.values())
 
 
@@ -269,7 +304,30 @@ DONE = answers.GenerateCompleted(
     timings=answers.GenerateTimings(1.0, 2.0, 3.0, 4.0, 5.0),
     guard=job.Guard(2.0, ("cat",)),
 )
+BROUGHT_BACK = audits.Outcome(20, 19, 18, 0.5, 0.25, 0.125, "a prompt")
+ROW = audits.AuditRow("wordings", BROUGHT_BACK, BROUGHT_BACK, BROUGHT_BACK, 2.0)
+AUDITED = audits.AuditReport(
+    adapter="no-cat",
+    digest=DIGEST,
+    concept=job.Concept("cat", ("kitten",), "style"),
+    control_word="dog",
+    threshold=0.1,
+    judged_by="model",
+    given_images=3,
+    budget=AuditBudget(),
+    guidance_scale=4.0,
+    seed=5,
+    rows=(ROW,),
+    seconds=6.0,
+    model_digest="m",
+    create_time=datetime(2026, 1, 2, tzinfo=UTC),
+)
 EVENTS: list[Message] = [
+    replies_audit.audit_response(answers.Queued(3), "r").queued,
+    replies_audit.audit_response(audits.AuditProgress("name", "control", "draw", 1, 2, 0.5, 3, 4), "r").progress,
+    replies_audit.audit_response(audits.AuditPicture("name", "adapter", 1, 2, True, 0.5, b"png"), "r").picture,
+    replies_audit.audit_response(ROW, "r").row,
+    replies_audit.audit_response(audits.AuditCompleted(AUDITED, is_kept=True), "r").completed,
     replies.erase_response(answers.Queued(3), "r").queued,
     replies.erase_response(answers.EraseProgress("train", 1, 2, {"forget": 0.5}, 3.0), "r").progress,
     replies.erase_response(answers.EraseCompleted(MANIFEST), "r").completed,
@@ -309,7 +367,7 @@ def test_every_field_of_the_model_is_written(tiny_pipeline: Pipeline) -> None:
 
 
 def test_every_value_of_the_core_reaches_the_wire() -> None:
-    """Other values in the core's dataclasses give other messages; audits are kept, and no call returns them yet."""
+    """Other values in the core's dataclasses give other messages; audits go with GetAdapter alone."""
     for field in (field for field in dataclasses.fields(MANIFEST) if field.name != "audits"):
         other = dataclasses.replace(MANIFEST, **{field.name: OTHER.get(field.name)})
         assert replies.adapter(other) != replies.adapter(MANIFEST), field.name

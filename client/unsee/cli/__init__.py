@@ -3,6 +3,7 @@
 import typer
 
 from unsee.cli.adapters import compose, delete, download, get, import_, list_adapters
+from unsee.cli.audit import audit
 from unsee.cli.server import info, serve
 from unsee.cli.where import options
 from unsee.cli.work import erase, generate
@@ -13,6 +14,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions
 app.callback()(options)
 app.command()(erase)
 app.command()(generate)
+app.command()(audit)
 app.command()(info)
 app.command(context_settings=_AS_IT_COMES, add_help_option=False)(serve)
 

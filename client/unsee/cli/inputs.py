@@ -44,10 +44,10 @@ def is_adapter_file(path: Path) -> bool:
     return path.is_file() or (path / "adapter_config.json").is_file()
 
 
-def check_is_free(path: Path | None, force: bool) -> None:
+def check_is_free(path: Path | None, force: bool, *, option: str = "--output") -> None:
     """Raise InvalidArgumentError if something is there that must not be overwritten."""
     if path is not None and path.exists() and not force:
-        raise InvalidArgumentError(f"--output: {path} exists; --force overwrites it")
+        raise InvalidArgumentError(f"{option}: {path} exists; --force overwrites it")
 
 
 def made_folder(path: Path) -> None:

@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import typing
+import unsee.v1.audit_pb2
 import unsee.v1.common_pb2
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -130,17 +131,23 @@ class GetAdapterResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ADAPTER_FIELD_NUMBER: builtins.int
+    AUDITS_FIELD_NUMBER: builtins.int
     @property
     def adapter(self) -> unsee.v1.common_pb2.Adapter:
         """The adapter, without bytes."""
+
+    @property
+    def audits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[unsee.v1.audit_pb2.AuditReport]:
+        """Attempts to undo it, the newest last; up to 8 are kept."""
 
     def __init__(
         self,
         *,
         adapter: unsee.v1.common_pb2.Adapter | None = ...,
+        audits: collections.abc.Iterable[unsee.v1.audit_pb2.AuditReport] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["adapter", b"adapter"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["adapter", b"adapter"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["adapter", b"adapter", "audits", b"audits"]) -> None: ...
 
 global___GetAdapterResponse = GetAdapterResponse
 

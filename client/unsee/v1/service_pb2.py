@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from unsee.v1 import adapters_pb2 as unsee_dot_v1_dot_adapters__pb2
+from unsee.v1 import audit_pb2 as unsee_dot_v1_dot_audit__pb2
 from unsee.v1 import cancel_pb2 as unsee_dot_v1_dot_cancel__pb2
 from unsee.v1 import compose_pb2 as unsee_dot_v1_dot_compose__pb2
 from unsee.v1 import erase_pb2 as unsee_dot_v1_dot_erase__pb2
@@ -30,13 +31,13 @@ from unsee.v1 import generate_pb2 as unsee_dot_v1_dot_generate__pb2
 from unsee.v1 import info_pb2 as unsee_dot_v1_dot_info__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16unsee/v1/service.proto\x12\x08unsee.v1\x1a\x17unsee/v1/adapters.proto\x1a\x15unsee/v1/cancel.proto\x1a\x16unsee/v1/compose.proto\x1a\x14unsee/v1/erase.proto\x1a\x17unsee/v1/generate.proto\x1a\x13unsee/v1/info.proto2\x90\x06\n\x0cUnseeService\x12:\n\x05\x45rase\x12\x16.unsee.v1.EraseRequest\x1a\x17.unsee.v1.EraseResponse0\x01\x12X\n\x0f\x43omposeAdapters\x12 .unsee.v1.ComposeAdaptersRequest\x1a!.unsee.v1.ComposeAdaptersResponse0\x01\x12\x43\n\x08Generate\x12\x19.unsee.v1.GenerateRequest\x1a\x1a.unsee.v1.GenerateResponse0\x01\x12;\n\x06\x43\x61ncel\x12\x17.unsee.v1.CancelRequest\x1a\x18.unsee.v1.CancelResponse\x12M\n\x0cListAdapters\x12\x1d.unsee.v1.ListAdaptersRequest\x1a\x1e.unsee.v1.ListAdaptersResponse\x12G\n\nGetAdapter\x12\x1b.unsee.v1.GetAdapterRequest\x1a\x1c.unsee.v1.GetAdapterResponse\x12P\n\rDeleteAdapter\x12\x1e.unsee.v1.DeleteAdapterRequest\x1a\x1f.unsee.v1.DeleteAdapterResponse\x12X\n\x0f\x44ownloadAdapter\x12 .unsee.v1.DownloadAdapterRequest\x1a!.unsee.v1.DownloadAdapterResponse0\x01\x12R\n\rImportAdapter\x12\x1e.unsee.v1.ImportAdapterRequest\x1a\x1f.unsee.v1.ImportAdapterResponse(\x01\x12P\n\rGetServerInfo\x12\x1e.unsee.v1.GetServerInfoRequest\x1a\x1f.unsee.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16unsee/v1/service.proto\x12\x08unsee.v1\x1a\x17unsee/v1/adapters.proto\x1a\x14unsee/v1/audit.proto\x1a\x15unsee/v1/cancel.proto\x1a\x16unsee/v1/compose.proto\x1a\x14unsee/v1/erase.proto\x1a\x17unsee/v1/generate.proto\x1a\x13unsee/v1/info.proto2\xe1\x06\n\x0cUnseeService\x12:\n\x05\x45rase\x12\x16.unsee.v1.EraseRequest\x1a\x17.unsee.v1.EraseResponse0\x01\x12X\n\x0f\x43omposeAdapters\x12 .unsee.v1.ComposeAdaptersRequest\x1a!.unsee.v1.ComposeAdaptersResponse0\x01\x12O\n\x0c\x41uditAdapter\x12\x1d.unsee.v1.AuditAdapterRequest\x1a\x1e.unsee.v1.AuditAdapterResponse0\x01\x12\x43\n\x08Generate\x12\x19.unsee.v1.GenerateRequest\x1a\x1a.unsee.v1.GenerateResponse0\x01\x12;\n\x06\x43\x61ncel\x12\x17.unsee.v1.CancelRequest\x1a\x18.unsee.v1.CancelResponse\x12M\n\x0cListAdapters\x12\x1d.unsee.v1.ListAdaptersRequest\x1a\x1e.unsee.v1.ListAdaptersResponse\x12G\n\nGetAdapter\x12\x1b.unsee.v1.GetAdapterRequest\x1a\x1c.unsee.v1.GetAdapterResponse\x12P\n\rDeleteAdapter\x12\x1e.unsee.v1.DeleteAdapterRequest\x1a\x1f.unsee.v1.DeleteAdapterResponse\x12X\n\x0f\x44ownloadAdapter\x12 .unsee.v1.DownloadAdapterRequest\x1a!.unsee.v1.DownloadAdapterResponse0\x01\x12R\n\rImportAdapter\x12\x1e.unsee.v1.ImportAdapterRequest\x1a\x1f.unsee.v1.ImportAdapterResponse(\x01\x12P\n\rGetServerInfo\x12\x1e.unsee.v1.GetServerInfoRequest\x1a\x1f.unsee.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'unsee.v1.service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UNSEESERVICE']._serialized_start=177
-  _globals['_UNSEESERVICE']._serialized_end=961
+  _globals['_UNSEESERVICE']._serialized_start=199
+  _globals['_UNSEESERVICE']._serialized_end=1064
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from unsee.v1 import adapters_pb2 as unsee_dot_v1_dot_adapters__pb2
+from unsee.v1 import audit_pb2 as unsee_dot_v1_dot_audit__pb2
 from unsee.v1 import cancel_pb2 as unsee_dot_v1_dot_cancel__pb2
 from unsee.v1 import compose_pb2 as unsee_dot_v1_dot_compose__pb2
 from unsee.v1 import erase_pb2 as unsee_dot_v1_dot_erase__pb2
@@ -53,6 +54,11 @@ class UnseeServiceStub(object):
                 '/unsee.v1.UnseeService/ComposeAdapters',
                 request_serializer=unsee_dot_v1_dot_compose__pb2.ComposeAdaptersRequest.SerializeToString,
                 response_deserializer=unsee_dot_v1_dot_compose__pb2.ComposeAdaptersResponse.FromString,
+                _registered_method=True)
+        self.AuditAdapter = channel.unary_stream(
+                '/unsee.v1.UnseeService/AuditAdapter',
+                request_serializer=unsee_dot_v1_dot_audit__pb2.AuditAdapterRequest.SerializeToString,
+                response_deserializer=unsee_dot_v1_dot_audit__pb2.AuditAdapterResponse.FromString,
                 _registered_method=True)
         self.Generate = channel.unary_stream(
                 '/unsee.v1.UnseeService/Generate',
@@ -118,6 +124,13 @@ class UnseeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AuditAdapter(self, request, context):
+        """Tries to bring back what an adapter erases; the last event carries the figures.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Generate(self, request, context):
         """Draws images with any set of adapters.
         """
@@ -126,7 +139,7 @@ class UnseeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
-        """Stops an Erase, a ComposeAdapters or a Generate of the same caller within one step.
+        """Stops an Erase, a ComposeAdapters, an AuditAdapter or a Generate of the same caller within one step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +199,11 @@ def add_UnseeServiceServicer_to_server(servicer, server):
                     servicer.ComposeAdapters,
                     request_deserializer=unsee_dot_v1_dot_compose__pb2.ComposeAdaptersRequest.FromString,
                     response_serializer=unsee_dot_v1_dot_compose__pb2.ComposeAdaptersResponse.SerializeToString,
+            ),
+            'AuditAdapter': grpc.unary_stream_rpc_method_handler(
+                    servicer.AuditAdapter,
+                    request_deserializer=unsee_dot_v1_dot_audit__pb2.AuditAdapterRequest.FromString,
+                    response_serializer=unsee_dot_v1_dot_audit__pb2.AuditAdapterResponse.SerializeToString,
             ),
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
@@ -287,6 +305,33 @@ class UnseeService(object):
             '/unsee.v1.UnseeService/ComposeAdapters',
             unsee_dot_v1_dot_compose__pb2.ComposeAdaptersRequest.SerializeToString,
             unsee_dot_v1_dot_compose__pb2.ComposeAdaptersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AuditAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/unsee.v1.UnseeService/AuditAdapter',
+            unsee_dot_v1_dot_audit__pb2.AuditAdapterRequest.SerializeToString,
+            unsee_dot_v1_dot_audit__pb2.AuditAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 import typing
 import unsee.v1.adapters_pb2
+import unsee.v1.audit_pb2
 import unsee.v1.cancel_pb2
 import unsee.v1.compose_pb2
 import unsee.v1.erase_pb2
@@ -43,6 +44,12 @@ class UnseeServiceStub:
     ]
     """Erases with one adapter what many erase; the last event carries it."""
 
+    AuditAdapter: grpc.UnaryStreamMultiCallable[
+        unsee.v1.audit_pb2.AuditAdapterRequest,
+        unsee.v1.audit_pb2.AuditAdapterResponse,
+    ]
+    """Tries to bring back what an adapter erases; the last event carries the figures."""
+
     Generate: grpc.UnaryStreamMultiCallable[
         unsee.v1.generate_pb2.GenerateRequest,
         unsee.v1.generate_pb2.GenerateResponse,
@@ -53,7 +60,7 @@ class UnseeServiceStub:
         unsee.v1.cancel_pb2.CancelRequest,
         unsee.v1.cancel_pb2.CancelResponse,
     ]
-    """Stops an Erase, a ComposeAdapters or a Generate of the same caller within one step."""
+    """Stops an Erase, a ComposeAdapters, an AuditAdapter or a Generate of the same caller within one step."""
 
     ListAdapters: grpc.UnaryUnaryMultiCallable[
         unsee.v1.adapters_pb2.ListAdaptersRequest,
@@ -111,6 +118,12 @@ class UnseeServiceAsyncStub:
     ]
     """Erases with one adapter what many erase; the last event carries it."""
 
+    AuditAdapter: grpc.aio.UnaryStreamMultiCallable[
+        unsee.v1.audit_pb2.AuditAdapterRequest,
+        unsee.v1.audit_pb2.AuditAdapterResponse,
+    ]
+    """Tries to bring back what an adapter erases; the last event carries the figures."""
+
     Generate: grpc.aio.UnaryStreamMultiCallable[
         unsee.v1.generate_pb2.GenerateRequest,
         unsee.v1.generate_pb2.GenerateResponse,
@@ -121,7 +134,7 @@ class UnseeServiceAsyncStub:
         unsee.v1.cancel_pb2.CancelRequest,
         unsee.v1.cancel_pb2.CancelResponse,
     ]
-    """Stops an Erase, a ComposeAdapters or a Generate of the same caller within one step."""
+    """Stops an Erase, a ComposeAdapters, an AuditAdapter or a Generate of the same caller within one step."""
 
     ListAdapters: grpc.aio.UnaryUnaryMultiCallable[
         unsee.v1.adapters_pb2.ListAdaptersRequest,
@@ -184,6 +197,14 @@ class UnseeServiceServicer(metaclass=abc.ABCMeta):
         """Erases with one adapter what many erase; the last event carries it."""
 
     @abc.abstractmethod
+    def AuditAdapter(
+        self,
+        request: unsee.v1.audit_pb2.AuditAdapterRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[unsee.v1.audit_pb2.AuditAdapterResponse], collections.abc.AsyncIterator[unsee.v1.audit_pb2.AuditAdapterResponse]]:
+        """Tries to bring back what an adapter erases; the last event carries the figures."""
+
+    @abc.abstractmethod
     def Generate(
         self,
         request: unsee.v1.generate_pb2.GenerateRequest,
@@ -197,7 +218,7 @@ class UnseeServiceServicer(metaclass=abc.ABCMeta):
         request: unsee.v1.cancel_pb2.CancelRequest,
         context: _ServicerContext,
     ) -> typing.Union[unsee.v1.cancel_pb2.CancelResponse, collections.abc.Awaitable[unsee.v1.cancel_pb2.CancelResponse]]:
-        """Stops an Erase, a ComposeAdapters or a Generate of the same caller within one step."""
+        """Stops an Erase, a ComposeAdapters, an AuditAdapter or a Generate of the same caller within one step."""
 
     @abc.abstractmethod
     def ListAdapters(
