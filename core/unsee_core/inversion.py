@@ -38,6 +38,7 @@ class Budget:
         restarts: each from other random words; the best one counts, 1-16.
         learning_rate: of Adam, as a share of the standard deviation of the vocabulary's vectors.
         patience: a restart ends after so many steps without a lower loss.
+        least_gain: share of the loss by which it has to fall to count as lower for ``patience``, 0-1.
         race: after so many steps of each restart only the best one goes on, 1-5000; None: all go on to their end.
     """
 
@@ -47,6 +48,7 @@ class Budget:
     restarts: int = 3
     learning_rate: float = 0.5
     patience: int = 100
+    least_gain: float = 0.0
     race: int | None = None
 
     def __post_init__(self) -> None:
@@ -56,6 +58,7 @@ class Budget:
         check_range("restarts", self.restarts, 1, 16)
         check_range("learning_rate", self.learning_rate, 1e-6, 100)
         check_range("patience", self.patience, 1, 5000)
+        check_range("least_gain", self.least_gain, 0, 1)
         if self.race is not None:
             check_range("race", self.race, 1, 5000)
 
@@ -134,19 +137,21 @@ class _Restart:
         self._now = learning.start()
         self._optimizer = torch.optim.Adam([self._now], lr=learning.budget.learning_rate * learning.spread)
         self.vectors, self.loss, self.step = self._now.detach().clone(), learning.loss(self._now), 0
-        self._best_step = 0
+        self._waits_from, self._waits_below = 0, self.loss
 
     def run(self, until: int) -> Iterator[InversionProgress]:
         """Go on until so many steps are done in all, or the loss falls no more."""
         learning, budget = self._learning, self._learning.budget
-        while self.step < until and self.step - self._best_step < budget.patience:
+        while self.step < until and self.step - self._waits_from < budget.patience:
             self.step += 1
             self._now.grad = learning.gradient(self._now)
             self._optimizer.step()
             if self.step % CHECK_EVERY == 0 or self.step == budget.steps:
                 loss = learning.loss(self._now)
                 if loss < self.loss:
-                    self.vectors, self.loss, self._best_step = self._now.detach().clone(), loss, self.step
+                    self.vectors, self.loss = self._now.detach().clone(), loss
+                if loss < self._waits_below * (1 - budget.least_gain):
+                    self._waits_from, self._waits_below = self.step, loss
             yield InversionProgress(self._number, self.step, budget.steps, self.loss)
 
 

@@ -22,7 +22,7 @@ from unsee_core.conditioning import Conditioner
 from unsee_core.encoder import tokenize
 from unsee_core.errors import InvalidRequestError
 from unsee_core.image_loss import Denoiser
-from unsee_core.inversion import Budget
+from unsee_core.inversion import Budget, invert
 from unsee_core.job import Concept
 
 
@@ -182,3 +182,14 @@ def test_learned_tokens_race_and_only_the_best_restart_goes_on(tiny_pipeline, mo
 def test_a_race_is_at_least_a_step():
     with pytest.raises(InvalidRequestError, match="race: got 0"):
         Budget(race=0)
+
+
+def test_gains_too_small_to_count_end_a_restart_and_are_kept(tiny_pipeline):
+    target = target_of(tiny_pipeline)
+    found = {}
+    for least_gain in (0.0, 1.0):
+        budget = Budget(tokens=1, steps=60, batch=2, restarts=1, patience=20, least_gain=least_gain, learning_rate=2.0)
+        steps = invert(tiny_pipeline, target.latents, target.encoder, budget, generator=seeded(1))
+        found[least_gain], events = finish(steps)
+        assert found[least_gain].loss < events[0].loss
+    assert found[1.0].steps == 20 < found[0.0].steps

@@ -107,7 +107,7 @@ def _shown_audit(adapter: str, *, is_quiet: bool) -> Iterator[Callable[[AuditEve
                 doing = f"{event.attack}, {event.side}: {event.stage} {event.step}/{event.total}"
                 status.update(f"{waiting}: {event.row}/{event.rows}, {doing}")
             elif isinstance(event, AuditRow) and not is_quiet:
-                notes.print(f"{waiting}: {_line(event)}", markup=False, highlight=False)
+                notes.print(f"{waiting}: {_line(event)}", markup=False, highlight=False, soft_wrap=True)
 
         yield show
 

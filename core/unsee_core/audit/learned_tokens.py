@@ -14,6 +14,7 @@ from unsee_core.pseudo_words import placeholder
 
 NAME = "learned_tokens"
 PATIENCE = 40
+LEAST_GAIN = 0.003
 RACE = 40
 
 
@@ -30,6 +31,7 @@ def of(tokens: int) -> Callable[[Target], Generator[AuditProgress, None, Recipe]
             batch=asked.inversion_batch,
             restarts=asked.restarts,
             patience=PATIENCE,
+            least_gain=LEAST_GAIN,
             race=RACE,
         )
         kind = target.concept.kind
