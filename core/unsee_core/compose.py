@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from unsee_core.answers import EraseProgress
 from unsee_core.encoder import EncoderTail
-from unsee_core.erase_pairs import erase_pairs
+from unsee_core.erase_pairs import led_pairs
 from unsee_core.errors import InvalidRequestError
 from unsee_core.held import choose_strength, held_rows
 from unsee_core.job import MAX_COMPOSED, AnchoredConcept, ComposeJob, EraseJob
@@ -21,6 +21,7 @@ from unsee_core.joint_solve import Recipe, led_states, solve
 from unsee_core.layouts import MAX_RANK
 from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
 from unsee_core.methods.base import MethodRun
+from unsee_core.naming import Naming
 from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.vocabulary import Vocabulary
@@ -77,7 +78,7 @@ def compose_context(
     if len(by_concept) > MAX_COMPOSED:
         raise InvalidRequestError.of("adapters", f"got {len(by_concept)} concepts in all, allowed {MAX_COMPOSED}")
     for concept, path in by_concept.items():
-        _check_anchor(path, concept, tuple(by_concept))
+        _check_anchor(path, concept, tuple(by_concept), pipeline.vocabulary)
     contexts = [_erasure(pipeline, job, concept) for concept in by_concept]
     return ComposeContext(pipeline, job, tuple(contexts))
 
@@ -95,7 +96,8 @@ def compose(context: ComposeContext) -> MethodRun:
 
     # 2. What is led.
     led = []
-    for number, pairs in enumerate(led_pairs(context.concepts, named, pipeline.vocabulary), start=2):
+    pairs_of_all = led_pairs(context.concepts, named, pipeline.vocabulary, beside=closed_form.BESIDE)
+    for number, pairs in enumerate(pairs_of_all, start=2):
         led += led_states(pipeline, pairs, (), tail.first_layer)
         yield EraseProgress("prepare", number, total)
 
@@ -103,29 +105,6 @@ def compose(context: ComposeContext) -> MethodRun:
     factors = yield from solve(pipeline, tail, [*led, *map(replace, held)], recipe)
     strength = job.strength or choose_strength(pipeline, tail, held, factors)
     return Erasure(factors.scaled(strength), strength)
-
-
-def led_pairs(
-    concepts: Sequence[AnchoredConcept], named: frozenset[str], vocabulary: Vocabulary
-) -> list[tuple[tuple[str, str], ...]]:
-    """Return each concept's pairs of a prompt and what it becomes, which names none of the concepts.
-
-    Args:
-        concepts: all that are erased.
-        named: their names, and other words for them, in lower case.
-        vocabulary: of the model.
-    """
-    others = replace(
-        vocabulary,
-        nouns=tuple(noun for noun in vocabulary.nouns if noun.lower() not in named),
-        looks=tuple(look for look in vocabulary.looks if look.lower() not in named),
-    )
-    is_named = _naming(named)
-    found = []
-    for one in concepts:
-        pairs = erase_pairs(one.concept, one.anchor, others, beside=closed_form.BESIDE)
-        found.append(tuple(pair for pair in pairs if not is_named.search(pair[1].lower())))
-    return found
 
 
 def _check_named(path: str, ref: str, concepts: Sequence[AnchoredConcept]) -> None:
@@ -137,22 +116,17 @@ def _check_named(path: str, ref: str, concepts: Sequence[AnchoredConcept]) -> No
         raise InvalidRequestError.of(path, f"got {ref!r}, allowed {allowed}")
 
 
-def _check_anchor(path: str, one: AnchoredConcept, others: Sequence[AnchoredConcept]) -> None:
+def _check_anchor(path: str, one: AnchoredConcept, others: Sequence[AnchoredConcept], vocabulary: Vocabulary) -> None:
     """Refuse what would bring one concept back in another's place."""
     name, anchor = one.concept.name, one.anchor
     erased = frozenset(word.lower() for other in others for word in other.concept.words)
-    if said := _naming(erased).search(anchor.lower()):
-        message = f"got {name!r} with the anchor {anchor!r}, allowed anchors without {said[0]!r}, which is erased too"
+    if said := Naming(erased, vocabulary).first_in(anchor):
+        message = f"got {name!r} with the anchor {anchor!r}, allowed anchors without {said!r}, which is erased too"
         raise InvalidRequestError.of(path, message)
     for other in others:
         if other.concept.name.lower() == name.lower() and other.anchor != anchor:
             message = f"got {name!r} with the anchors {other.anchor!r} and {anchor!r}, allowed one anchor a concept"
             raise InvalidRequestError.of(path, message)
-
-
-def _naming(names: frozenset[str]) -> re.Pattern[str]:
-    """Return what finds any of the names, which are in lower case, as whole words or in the plural."""
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(names)))})(?:e?s)?(?!\w)")
 
 
 def _erasure(pipeline: Pipeline, job: ComposeJob, one: AnchoredConcept) -> EraseContext:

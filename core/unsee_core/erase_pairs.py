@@ -3,8 +3,11 @@
 import random
 import re
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
-from unsee_core.job import Concept
+from unsee_core.job import AnchoredConcept, Concept
+from unsee_core.naming import Naming
 from unsee_core.prompts import THINGS, TRAINED, with_article
 from unsee_core.vocabulary import Vocabulary
 
@@ -33,7 +36,7 @@ def erase_pairs(concept: Concept, anchor: str, vocabulary: Vocabulary, *, beside
     Args:
         concept: what is erased.
         anchor: takes its place; "": what the prompt says besides stays, and of "a photo of a cat" "a photo" does.
-        vocabulary: of the model.
+        vocabulary: of the model, without other names of the concept.
         beside: prompts with another thing, for each word.
     """
     pairs: dict[str, str] = {}
@@ -44,6 +47,27 @@ def erase_pairs(concept: Concept, anchor: str, vocabulary: Vocabulary, *, beside
         ):
             pairs.setdefault(" ".join(prompt.split()), " ".join(becomes.split()))
     return tuple(pairs.items())
+
+
+def led_pairs(
+    concepts: Sequence[AnchoredConcept], named: AbstractSet[str], vocabulary: Vocabulary, *, beside: int
+) -> list[tuple[tuple[str, str], ...]]:
+    """Return each concept's pairs of a prompt and what it is to become, which names none of the concepts.
+
+    Args:
+        concepts: all that are erased.
+        named: their names, and other words for them, in lower case.
+        vocabulary: of the model.
+        beside: prompts with another thing, for each word of a concept.
+    """
+    naming = Naming(named, vocabulary)
+    others = replace(
+        vocabulary,
+        nouns=tuple(noun for noun in vocabulary.nouns if noun.lower() not in named),
+        looks=tuple(look for look in vocabulary.looks if look.lower() not in named),
+    )
+    found = (erase_pairs(one.concept, one.anchor, others, beside=beside) for one in concepts)
+    return [tuple(pair for pair in pairs if naming.first_in(pair[1]) is None) for pairs in found]
 
 
 def pairs_of(concept: Concept, anchor: str, templates: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -67,9 +91,8 @@ def _contexts(
     concept: Concept, word: str, anchor: str, vocabulary: Vocabulary, beside: int
 ) -> Iterator[tuple[str, str]]:
     """Yield a style on many things, or anything else beside many things and in every look."""
-    named = {name.lower() for name in concept.words}
-    others = [noun for noun in vocabulary.nouns if noun.lower() not in named]
-    things = random.Random(0).sample(others, min(beside, len(others)))  # noqa: S311 - which things is no secret
+    nouns = vocabulary.nouns
+    things = random.Random(0).sample(nouns, min(beside, len(nouns)))  # noqa: S311 - which things is no secret
     if concept.kind == "style":
         for i, thing in enumerate(map(with_article, things * 2)):
             template, rest = _OF_THINGS[i % len(_OF_THINGS)]

@@ -11,6 +11,7 @@ from unsee_core.encoder import EncoderTail, apply_factors
 from unsee_core.joint_solve import Recipe, States, held_states
 from unsee_core.lora import LoraFactors
 from unsee_core.metric import cross_attention_metric, seen_distance
+from unsee_core.naming import Naming
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import hidden_before_words
 from unsee_core.retained import vocabulary_prompts, vocabulary_states
@@ -34,7 +35,9 @@ def held_rows(
         recipe: of the solve; weighs them.
         layer: the first that the rows enter.
     """
-    kept = [i for i, prompt in enumerate(vocabulary_prompts(pipeline.vocabulary)) if not prompt.words & named]
+    naming = Naming(named, pipeline.vocabulary)
+    prompts = vocabulary_prompts(pipeline.vocabulary)
+    kept = [i for i, prompt in enumerate(prompts) if naming.first_in(prompt) is None]
     states = vocabulary_states(pipeline, layer)[kept]
     shares = [len(states), REQUESTED * len(requested), recipe.empty_rows]
     own = hidden_before_words(pipeline, [*requested, ""], (), layer)

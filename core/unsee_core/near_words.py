@@ -32,6 +32,11 @@ def named_embeddings(pipeline: Pipeline) -> Tensor:
         return _known[key]
 
 
+def photo_of(name: str) -> str:
+    """Return the prompt by which a name is measured."""
+    return f"a photo of {with_article(name)}"
+
+
 def vocabulary_names(pipeline: Pipeline) -> tuple[str, ...]:
     """Return the vocabulary's nouns, looks and people, in that order."""
     vocabulary = pipeline.vocabulary
@@ -44,7 +49,7 @@ def embeddings_of(pipeline: Pipeline, names: Sequence[str], words: Sequence[Pseu
     tail = EncoderTail(pipeline, pipeline.encoder_layers)
     found = []
     for i in range(0, len(names), _BATCH):
-        prompts = [f"a photo of {with_article(name)}" if name else "" for name in names[i : i + _BATCH]]
+        prompts = [photo_of(name) if name else "" for name in names[i : i + _BATCH]]
         vectors = prompt_vectors(pipeline, prompts, words)[:, :_POSITIONS]
         found.append(tail(hidden_from_vectors(pipeline, vectors, pipeline.encoder_layers)))
     return torch.cat(found)

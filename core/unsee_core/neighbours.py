@@ -11,9 +11,8 @@ from torch import Tensor
 from unsee_core.encoder import hidden_from_vectors
 from unsee_core.methods.base import EraseContext
 from unsee_core.metric import cross_attention_metric, seen_distance
-from unsee_core.near_words import embeddings_of, named_embeddings, same_names, vocabulary_names
+from unsee_core.near_words import embeddings_of, named_embeddings, photo_of, same_names, vocabulary_names
 from unsee_core.pipeline import Pipeline
-from unsee_core.prompts import with_article
 from unsee_core.pseudo_words import prompt_vectors
 
 NEAREST = 20
@@ -39,11 +38,6 @@ def asked_of(retain_prompts: Sequence[str], stored: Sequence[str], same: Abstrac
     """Return the retain prompts and the stored concepts that have other names than ``same``, each with its prompt."""
     others = {name: photo_of(name) for name in sorted(set(stored)) if name.strip() and name.lower() not in same}
     return others | {prompt: prompt for prompt in retain_prompts}
-
-
-def photo_of(name: str) -> str:
-    """Return the prompt by which a name is measured."""
-    return f"a photo of {with_article(name)}"
 
 
 def named_states(pipeline: Pipeline, layer: int) -> Tensor:

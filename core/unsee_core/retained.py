@@ -5,7 +5,6 @@ import logging
 import random
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,15 +25,7 @@ _lock = threading.Lock()
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RetainPrompt:
-    """A prompt that must not change, and the words of the vocabulary in it, in lower case."""
-
-    text: str
-    words: frozenset[str]
-
-
-def vocabulary_prompts(vocabulary: Vocabulary) -> tuple[RetainPrompt, ...]:
+def vocabulary_prompts(vocabulary: Vocabulary) -> tuple[str, ...]:
     """Return prompts that say what a model draws: each noun alone, beside another and in a look; at most 256.
 
     Which of them there are depends on the vocabulary alone.
@@ -45,14 +36,12 @@ def vocabulary_prompts(vocabulary: Vocabulary) -> tuple[RetainPrompt, ...]:
     for i, noun in enumerate(nouns):
         named = with_article(noun)
         other, look = draw.choice(nouns), vocabulary.looks[i % len(vocabulary.looks)]
-        alone = templates[i % len(templates)].format(noun, a=named)
         prompts += [
-            RetainPrompt(alone, _words(noun)),
-            RetainPrompt(f"{named} and {with_article(other)}", _words(noun, other)),
-            RetainPrompt(_LOOKS[i % len(_LOOKS)].format(named, look=look), _words(noun, look)),
+            templates[i % len(templates)].format(noun, a=named),
+            f"{named} and {with_article(other)}",
+            _LOOKS[i % len(_LOOKS)].format(named, look=look),
         ]
-    prompts += [RetainPrompt(scene, frozenset()) for scene in vocabulary.scenes]
-    prompts += [RetainPrompt(f"a photo of {name}", _words(name)) for name in vocabulary.people]
+    prompts += [*vocabulary.scenes, *(f"a photo of {name}" for name in vocabulary.people)]
     return tuple(prompts if len(prompts) <= MOST_PROMPTS else draw.sample(prompts, MOST_PROMPTS))
 
 
@@ -61,7 +50,7 @@ def vocabulary_states(pipeline: Pipeline, layer: int) -> Tensor:
 
     Kept in memory, and in the pipeline's cache folder where it has one, for every text encoder, vocabulary and layer.
     """
-    texts = [prompt.text for prompt in vocabulary_prompts(pipeline.vocabulary)]
+    texts = vocabulary_prompts(pipeline.vocabulary)
     facts = [pipeline.digests.text_encoder, pipeline.digests.tokenizer, str(pipeline.dtype), str(layer), *texts]
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
     with _lock:
@@ -93,7 +82,3 @@ def _write(path: Path, hidden: Tensor) -> None:
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         logger.warning("%s cannot be written; it is computed again after a restart: %s", path, error)
-
-
-def _words(*words: str) -> frozenset[str]:
-    return frozenset(word.lower() for word in words)

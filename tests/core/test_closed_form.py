@@ -10,12 +10,13 @@ from PIL import Image
 from torch.func import functional_call
 
 from unsee_core.answers import EraseProgress
+from unsee_core.changed_encoder import ChangedEncoder
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
-from unsee_core.erase_pairs import erase_pairs, pairs_of
+from unsee_core.erase_pairs import erase_pairs, led_pairs, pairs_of
+from unsee_core.erase_ratio import EraseRatio
 from unsee_core.errors import InvalidRequestError
 from unsee_core.held import LEAST_STRENGTH, MOST_STRENGTH
-from unsee_core.job import Concept, EraseJob
-from unsee_core.joint_solve import led_states
+from unsee_core.job import AnchoredConcept, Concept, EraseJob
 from unsee_core.lora import LoraFactors
 from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
 from unsee_core.metric import cross_attention_metric, seen_distance
@@ -25,6 +26,7 @@ from unsee_core.vocabulary import Vocabulary
 
 CLIENT_IMAGES = Path(__file__).parents[2] / "bench" / "images"
 WORDS = Vocabulary(nouns=("dog", "cat", "fish"), looks=("sepia",))
+OTHERS = Vocabulary(nouns=("dog", "fish"), looks=("sepia",))
 QUICK: Mapping[str, object] = {"method": "closed_form", "strength": 1.0}
 
 
@@ -46,9 +48,10 @@ def a_context(pipeline: Pipeline, *, pictures: int = 0, **changes: object) -> Er
 
 def ratio(pipeline: Pipeline, factors: LoraFactors, concept: Concept) -> float:
     """Return how much of a concept is left in templates that no solve saw."""
-    tail = EncoderTail(pipeline, factors.first_layer)
-    rows = led_states(pipeline, pairs_of(concept, "", HELD_OUT[concept.kind][:2]), (), factors.first_layer)
-    return closed_form.erase_ratio(tail, rows, factors, cross_attention_metric(pipeline.unet))
+    job = EraseJob(concept, method="closed_form")
+    context = EraseContext(pipeline, job, (), check_job(job, pipeline))
+    left, _ = EraseRatio(context, ChangedEncoder(context, factors), cross_attention_metric(pipeline.unet)).of_concept()
+    return left
 
 
 def drift(pipeline: Pipeline, factors: LoraFactors, *prompts: str) -> float:
@@ -59,6 +62,13 @@ def drift(pipeline: Pipeline, factors: LoraFactors, *prompts: str) -> float:
     metric = cross_attention_metric(pipeline.unet)
     distance = seen_distance(metric, before[1:], before[:1].expand_as(before[1:]))
     return float((seen_distance(metric, after, before)[1:] / distance).max())
+
+
+@pytest.fixture(autouse=True)
+def templates_that_the_model_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the held-out templates the first two: the embedded model knows no engravings and no rain."""
+    readable = {kind: templates[:2] for kind, templates in HELD_OUT.items()}
+    monkeypatch.setattr("unsee_core.erase_ratio.HELD_OUT", readable)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +163,7 @@ def test_words_learned_from_images_are_erased_too(pipeline: Pipeline, monkeypatc
 
 
 def test_pairs_say_what_each_prompt_becomes() -> None:
-    pairs = dict(erase_pairs(Concept("cat"), "", WORDS, beside=2))
+    pairs = dict(erase_pairs(Concept("cat"), "", OTHERS, beside=2))
     assert pairs["a photo of a cat"] == "a photo"
     assert pairs["a cat on a table"] == "on a table"
     assert pairs["sepia of a cat"] == "sepia"
@@ -162,7 +172,7 @@ def test_pairs_say_what_each_prompt_becomes() -> None:
 
 
 def test_pairs_with_an_anchor_differ_in_it_alone() -> None:
-    pairs = erase_pairs(Concept("cat"), "owl", WORDS, beside=2)
+    pairs = erase_pairs(Concept("cat"), "owl", OTHERS, beside=2)
     assert all(prompt.replace("a cat", "an owl").replace("cat", "owl") == rest for prompt, rest in pairs)
 
 
@@ -174,3 +184,17 @@ def test_a_style_is_taken_off_things() -> None:
     assert dict(pairs_of(Concept("sepia", kind="style"), "", ("a {} version of {x}",))) == {
         "a sepia version of a dog": "a dog"
     }
+
+
+def test_no_pair_leads_to_the_concept_or_another_name_of_it() -> None:
+    words = Vocabulary(nouns=("dog", "kitten", "fish"), looks=("sepia",))
+    one = AnchoredConcept(Concept("house"), "")
+    (pairs,) = led_pairs([one], {"house", "kitten"}, words, beside=3)
+    assert "a house and a house" not in dict(pairs)
+    assert not any("kitten" in text or "house" in becomes for text, becomes in pairs)
+    assert "a fish" in dict(pairs).values()
+
+
+def test_an_anchor_that_names_the_concept_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(InvalidRequestError, match="anchor: got 'two Cats', allowed words without 'cats'"):
+        a_context(pipeline, anchor="two Cats")

@@ -11,9 +11,10 @@ from tests.core.test_engine import Caller
 from unsee_core.adapter import AdapterMetadata, from_bytes, to_bytes
 from unsee_core.answers import EraseCompleted, EraseProgress, Manifest, Report
 from unsee_core.changed_encoder import ChangedEncoder
-from unsee_core.compose import ComposeContext, compose, compose_context, led_pairs
+from unsee_core.compose import ComposeContext, compose, compose_context
 from unsee_core.compose_report import make_compose_report
 from unsee_core.engine import Engine
+from unsee_core.erase_pairs import led_pairs
 from unsee_core.errors import AlreadyExistsError, CancelledError, InvalidRequestError, NotFoundError
 from unsee_core.job import AdapterRef, AnchoredConcept, ComposeJob, Concept, EraseJob, GenerateJob, Guard
 from unsee_core.lora import LoraFactors
@@ -89,7 +90,7 @@ def test_no_prompt_is_led_to_one_that_names_another_concept() -> None:
     vocabulary = Vocabulary(nouns=("dog", "cat", "fish", "owl"), looks=("sepia", "ink"))
     concepts = (CAT, AnchoredConcept(Concept("sepia", kind="style")), AnchoredConcept(Concept("fish"), "owl"))
     named = frozenset({"cat", "kitten", "sepia", "fish", "house"})
-    cat, sepia, fish = (dict(pairs) for pairs in led_pairs(concepts, named, vocabulary))
+    cat, sepia, fish = (dict(pairs) for pairs in led_pairs(concepts, named, vocabulary, beside=3))
     becomes = [text for pairs in (cat, sepia, fish) for text in pairs.values()]
     assert not any(word in text for word in named for text in becomes)
     assert cat["a photo of a cat"] == "a photo"

@@ -6,6 +6,7 @@ from unsee_core.errors import InvalidRequestError
 from unsee_core.job import Concept, EraseJob, OptionValue
 from unsee_core.methods import ablation, closed_form, few_shot_lora, reward, sdd, surgical
 from unsee_core.methods.base import COMMON_OPTIONS, EraseContext, Erasure, Method, MethodOption, Settings
+from unsee_core.naming import Naming
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import forget_prompts, held_out_prompts
 
@@ -21,7 +22,8 @@ def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
 
     Raises:
         InvalidRequestError: the method is unknown; the job sets what it does not read, or lacks what it needs;
-            ``layers`` exceeds the encoder; a prompt with the concept would be cut off; a retain prompt asks for it.
+            ``layers`` exceeds the encoder; a prompt with the concept would be cut off; a retain prompt asks for it;
+            the anchor names it.
     """
     name = job.method or DEFAULT_METHOD
     method = METHODS.get(name)
@@ -39,6 +41,7 @@ def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
     layers = settings.options.get("layers", 1)
     if layers > pipeline.encoder_layers:
         raise InvalidRequestError.of(f"{method.name}.layers", f"got {layers}, allowed 1-{pipeline.encoder_layers}")
+    _check_anchor(job, pipeline)
     if job.concept.name:
         _check_words(job, pipeline)
         _check_retain_prompts(job)
@@ -71,6 +74,12 @@ def _check_images_for(settings: Settings, job: EraseJob) -> None:
         if settings.options.get(name) and not job.images:
             allowed = f"1-16 with {settings.method}.{name} above 0"
             raise InvalidRequestError.of("images", f"got 0, allowed {allowed}")
+
+
+def _check_anchor(job: EraseJob, pipeline: Pipeline) -> None:
+    names = frozenset(word.lower() for word in job.concept.words if word)
+    if job.anchor and names and (said := Naming(names, pipeline.vocabulary).first_in(job.anchor)):
+        raise InvalidRequestError.of("anchor", f"got {job.anchor!r}, allowed words without {said!r}, which is erased")
 
 
 def _check_words(job: EraseJob, pipeline: Pipeline) -> None:

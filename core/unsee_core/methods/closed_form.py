@@ -2,8 +2,8 @@
 
 1. The concept's prompts (name, synonyms, templates; beside other things and in other looks, from the vocabulary), each
    with the prompt that it is to become: with the anchor, or without the word.
-2. What is held: prompts of the model's vocabulary that share no word with the concept, nor with a word that means the
-   same to the U-Net; the request's retain prompts; the empty prompt.
+2. What is held: prompts of the model's vocabulary that name neither the concept nor what means the same to the U-Net;
+   the request's retain prompts; the empty prompt.
 3. One solve a layer in the last layers' MLPs; see ``unsee_core.joint_solve``.
 4. The strength, where none is given: the most at which the held prompts stay; found by bisection, without a picture.
 
@@ -23,11 +23,11 @@ from torch.func import functional_call
 
 from unsee_core.answers import EraseProgress, Phase
 from unsee_core.encoder import EncoderTail, apply_factors
-from unsee_core.erase_pairs import erase_pairs
+from unsee_core.erase_pairs import led_pairs
 from unsee_core.held import choose_strength, held_rows
 from unsee_core.image_loss import encode_latents
 from unsee_core.inversion import Budget, invert
-from unsee_core.job import Concept
+from unsee_core.job import AnchoredConcept, Concept
 from unsee_core.joint_solve import Recipe, States, led_states, solve
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun
@@ -48,11 +48,13 @@ class _Problem:
     tail: EncoderTail
     recipe: Recipe
     anchor: str
+    named: frozenset[str]
     held: list[States]
 
     def rows(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
         """Return fresh rows: a solve uses them up."""
-        pairs = erase_pairs(concept, self.anchor, self.pipeline.vocabulary, beside=BESIDE)
+        one = AnchoredConcept(concept, self.anchor)
+        (pairs,) = led_pairs([one], self.named, self.pipeline.vocabulary, beside=BESIDE)
         return [*led_states(self.pipeline, pairs, words, self.tail.first_layer), *map(replace, self.held)]
 
 
@@ -87,27 +89,12 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
     return Erasure(factors.scaled(strength), strength)
 
 
-@torch.no_grad()
-def erase_ratio(tail: EncoderTail, rows: Sequence[States], factors: LoraFactors, metric: Tensor) -> float:
-    """Return how much of a concept is left: its prompts' distance to what they are to become, as a share of before."""
-    changed = apply_factors(tail, [(factors, 1.0)])
-    left = before = 0.0
-    for part in rows:
-        wanted = part.targets(tail(part.wanted))
-        weights = part.weights[..., None]
-        for index, outputs in enumerate((functional_call(tail, changed, (part.now,)), tail(part.now))):
-            moved = outputs - wanted
-            distance = ((moved @ metric) * moved * weights).sum((1, 2)).clamp_min(0).sqrt().sum().item()
-            left, before = (left + distance, before) if index == 0 else (left, before + distance)
-    return left / max(before, 1e-12)
-
-
 def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Sequence[PseudoWord]) -> _Problem:
     pipeline = context.pipeline
     tail = _tail_in_force(pipeline, pipeline.encoder_layers - recipe.layers, context.in_force)
     named = same_names(pipeline, concept.words, words)
     held = held_rows(pipeline, named, context.job.retain_prompts, recipe, tail.first_layer)
-    return _Problem(pipeline, tail, recipe, context.job.anchor or "", held)
+    return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, held)
 
 
 def _tail_in_force(pipeline: Pipeline, first_layer: int, in_force: Sequence[LoraFactors]) -> EncoderTail:
