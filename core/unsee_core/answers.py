@@ -40,7 +40,8 @@ class Report:
         worst_erase_ratio: the same under a small perturbation; None as above.
         spelling_ratios: the same for other spellings of the name, by rule.
         worst_neighbours: five at most, the worst first.
-        anchor_image_loss: of the images under the anchor's prompts, without the adapter; None without images.
+        reference_image_loss: of the images, without the adapter, under the anchor's prompts or, where there is no
+            anchor, other words'; None without images.
         warnings: sentences for whoever asked for the erasure.
         concept_ratios: the erase ratio of each concept by its name, of a composed adapter; its ``erase_ratio`` is their
             mean, and ``worst_erase_ratio`` the worst of theirs.
@@ -56,7 +57,7 @@ class Report:
     worst_erase_ratio: float | None = None
     spelling_ratios: Mapping[str, float] = field(default_factory=dict)
     worst_neighbours: tuple[NamedDrift, ...] = ()
-    anchor_image_loss: float | None = None
+    reference_image_loss: float | None = None
     warnings: tuple[str, ...] = ()
     concept_ratios: Mapping[str, float] = field(default_factory=dict)
 

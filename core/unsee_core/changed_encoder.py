@@ -31,11 +31,16 @@ class ChangedEncoder:
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the prompts' embeddings before and after, each ``(n, L, d)``."""
         parts = [self.hidden(prompts[i : i + _BATCH]) for i in range(0, len(prompts), _BATCH)]
-        return torch.cat([self._tail(part) for part in parts]), torch.cat([self.after(part) for part in parts])
+        return torch.cat([self.before(part) for part in parts]), torch.cat([self.after(part) for part in parts])
 
     def hidden(self, prompts: Sequence[str]) -> Tensor:
         """Return the hidden states that enter the first layer that changes, ``(n, L, d)``."""
         return hidden_before_words(self._pipeline, prompts, self._words, self._tail.first_layer)
+
+    def before(self, hidden: Tensor) -> Tensor:
+        """Return the unchanged encoder's embeddings of such hidden states."""
+        embeddings: Tensor = self._tail(hidden)
+        return embeddings
 
     def after(self, hidden: Tensor) -> Tensor:
         """Return the changed encoder's embeddings of such hidden states; gradients flow to them."""

@@ -25,8 +25,7 @@ def tokenize(pipeline: Pipeline, prompts: Sequence[str]) -> tuple[Tensor, list[s
     """
     tokenizer, length = pipeline.tokenizer, pipeline.max_tokens
     rows, cut_off = [], []
-    for prompt in prompts:
-        ids = tokenizer(prompt, verbose=False).input_ids
+    for ids in tokenizer(list(prompts), verbose=False).input_ids if prompts else ():
         kept = ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
         cut_off.append(tokenizer.decode(ids[length - 1 : -1]) if len(ids) > length else "")
         rows.append(kept + [tokenizer.pad_token_id] * (length - len(kept)))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from unsee_core.job import AnchoredConcept, Concept
 from unsee_core.naming import Naming
 from unsee_core.prompts import THINGS, TRAINED, with_article
+from unsee_core.spellings import plural
 from unsee_core.vocabulary import Vocabulary
 
 # What a template says for the sake of the concept alone, and leaves out with it.
@@ -18,6 +19,11 @@ _OF_A_STYLE = re.compile(
 )
 _OF_A_THING = re.compile(r"( and| of| with| from| selling) (\{\}|\{a\})|(\{\}|\{a\}) and (?=\S)")
 _WORD = re.compile(r"\{\}|\{a\}")
+_TOGETHER = (
+    "{}", "a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}", "{} on a white background",
+)  # fmt: skip
+_PLURALS = (("{}", ""), ("a photo of {}", "a photo"), ("two {}", ""), ("a picture of {}", "a picture"),
+            ("{} on a table", "on a table"))  # fmt: skip
 _IN_A_LOOK = (("{look} of {}", "{look}"), ("{} in {look} style", "{look} style"), ("{}, {look}", "{look}"))
 _OF_THINGS = (
     ("{} of {x}", "{x}"), ("{x} in {} style", "{x}"), ("{x}, {}", "{x}"), ("{a} of {x}", "{x}"), ("{}, {x}", "{x}"),
@@ -31,7 +37,7 @@ def erase_pairs(concept: Concept, anchor: str, vocabulary: Vocabulary, *, beside
     """Return pairs of a prompt and what it is to become, for the name and every synonym.
 
     All trained templates of the concept's kind; and, so that the concept goes wherever it stands, beside other things
-    and in other looks, from the vocabulary.
+    and in other looks, from the vocabulary, and in the plural.
 
     Args:
         concept: what is erased.
@@ -54,20 +60,25 @@ def led_pairs(
 ) -> list[tuple[tuple[str, str], ...]]:
     """Return each concept's pairs of a prompt and what it is to become, which names none of the concepts.
 
+    An anchor that is another word for a concept is taken at its word.
+
     Args:
-        concepts: all that are erased.
+        concepts: all that are erased; no anchor names one.
         named: their names, and other words for them, in lower case.
         vocabulary: of the model.
         beside: prompts with another thing, for each word of a concept.
     """
-    naming = Naming(named, vocabulary)
     others = replace(
         vocabulary,
         nouns=tuple(noun for noun in vocabulary.nouns if noun.lower() not in named),
         looks=tuple(look for look in vocabulary.looks if look.lower() not in named),
     )
-    found = (erase_pairs(one.concept, one.anchor, others, beside=beside) for one in concepts)
-    return [tuple(pair for pair in pairs if naming.first_in(pair[1]) is None) for pairs in found]
+    led = []
+    for one in concepts:
+        naming = Naming({name for name in named if name not in one.anchor.lower()}, vocabulary)
+        pairs = erase_pairs(one.concept, one.anchor, others, beside=beside)
+        led.append(tuple(pair for pair in pairs if naming.first_in(pair[1]) is None))
+    return led
 
 
 def pairs_of(concept: Concept, anchor: str, templates: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -100,12 +111,14 @@ def _contexts(
         return
     named_word, put = with_article(word), with_article(anchor) if anchor.strip() else ""
     for i, thing in enumerate(map(with_article, things)):
-        first = i % 2 == 0
+        first, said = i % 2 == 0, _TOGETHER[i // 2 % len(_TOGETHER)]
         becomes = thing if not put else f"{put} and {thing}" if first else f"{thing} and {put}"
-        yield (f"{named_word} and {thing}" if first else f"{thing} and {named_word}"), becomes
+        yield said.format(f"{named_word} and {thing}" if first else f"{thing} and {named_word}"), said.format(becomes)
     for look in vocabulary.looks:
         for template, rest in _IN_A_LOOK:
             yield template.format(named_word, look=look), (template if put else rest).format(put, look=look)
+    for template, rest in () if concept.kind == "person" else _PLURALS:
+        yield template.format(plural(word)), template.format(plural(anchor)) if put else rest
 
 
 def _without(template: str, *, is_style: bool) -> str:

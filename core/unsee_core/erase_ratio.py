@@ -1,13 +1,14 @@
 """How much of a concept an erasure leaves: 1 for no change, 0 where each prompt became its anchor's."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from unsee_core.alignment import Alignment, align
 from unsee_core.changed_encoder import ChangedEncoder
-from unsee_core.encoder import token_vectors
+from unsee_core.encoder import hidden_from_vectors, token_vectors
 from unsee_core.erase_pairs import pairs_of
 from unsee_core.job import Concept
 from unsee_core.methods.base import EraseContext
@@ -18,6 +19,7 @@ from unsee_core.spellings import spellings
 PERTURBATION = 0.05  # of the hidden states' own norm
 _STEPS = 2
 _SPELLED_IN = 3  # templates
+_POSITIONS = 32  # of prompts that are shorter; later ones are padding, which tells nothing more
 
 
 class EraseRatio:
@@ -36,13 +38,11 @@ class EraseRatio:
         The hidden states that enter the first changed layer take two gradient steps away from the anchor, each
         prompt's within 5 % of its own norm.
         """
-        pairs = pairs_of(self._context.job.concept, self._anchor, HELD_OUT[self._context.job.concept.kind])
-        prompts = [prompt for prompt, _ in pairs]
-        goals = self._goals(pairs)
-        hidden = self._encoder.hidden(prompts)
+        concept = self._context.job.concept
+        compared = self._compared(pairs_of(concept, self._anchor, HELD_OUT[concept.kind]))
         with torch.no_grad():
-            plain = _nearest(self._encoder.after(hidden), goals).mean()
-        return float(plain), max(float(plain), float(self._attacked(hidden, goals)))
+            plain = compared.ratios(compared.hidden).mean()
+        return float(plain), max(float(plain), float(_attacked(compared)))
 
     @torch.no_grad()
     def of_spellings(self) -> Mapping[str, float]:
@@ -50,71 +50,82 @@ class EraseRatio:
         concept = self._context.job.concept
         if any(word.placeholder in concept.name for word in self._context.words):
             return {}
-        return {rule: self._spelled(spelling) for rule, spelling in spellings(concept.name).items()}
+        spelled = {
+            rule: pairs_of(Concept(name, kind=concept.kind), self._anchor, HELD_OUT[concept.kind][:_SPELLED_IN])
+            for rule, name in spellings(concept.name).items()
+        }
+        compared = self._compared(tuple(chain.from_iterable(spelled.values())))
+        parts = compared.ratios(compared.hidden).split([len(pairs) for pairs in spelled.values()])
+        return {rule: float(part.mean()) for rule, part in zip(spelled, parts, strict=True)}
 
     @property
     def _anchor(self) -> str:
         return self._context.job.anchor or ""
 
-    def _spelled(self, spelling: str) -> float:
-        concept = Concept(spelling, kind=self._context.job.concept.kind)
-        pairs = pairs_of(concept, self._anchor, HELD_OUT[concept.kind][:_SPELLED_IN])
-        after = self._encoder.after(self._encoder.hidden([prompt for prompt, _ in pairs]))
-        return float(_nearest(after, self._goals(pairs)).mean())
+    @torch.no_grad()
+    def _compared(self, pairs: Sequence[tuple[str, str]]) -> "_Compared":
+        """Return the pairs' prompts beside what each is to become, and beside the empty prompt without an anchor."""
+        pipeline, encoder = self._context.pipeline, self._encoder
+        sides = [*zip(*pairs, strict=True)] + ([] if self._anchor.strip() else [("",) * len(pairs)])
+        rows = {prompt: i for i, prompt in enumerate(dict.fromkeys(chain.from_iterable(sides)))}
+        vectors = prompt_vectors(pipeline, list(rows), self._context.words)
+        end = token_vectors(pipeline, torch.tensor(pipeline.tokenizer.eos_token_id)).float()
+        longest = int((vectors == end).all(-1).float().argmax(1).max()) + 2
+        vectors = vectors[:, : max(_POSITIONS, longest)]
+        hidden = hidden_from_vectors(pipeline, vectors, encoder.first_layer)
+        before = encoder.before(hidden)
 
-    def _goals(self, pairs: Sequence[tuple[str, str]]) -> list["_Goal"]:
-        prompts = [prompt for prompt, _ in pairs]
-        before, _ = self._encoder(prompts)
-        goals = [_Goal(self, prompts, before, [becomes for _, becomes in pairs])]
-        if not self._anchor.strip():
-            goals.append(_Goal(self, prompts, before, [""] * len(pairs)))
-        return goals
+        own, *others = ([rows[prompt] for prompt in side] for side in sides)
+        goals = [
+            _Goal(self._metric, align(vectors[own], vectors[other], end), before[own], before[other])
+            for other in others
+        ]
+        return _Compared(encoder, hidden[own], goals)
 
-    def _attacked(self, hidden: Tensor, goals: Sequence["_Goal"]) -> Tensor:
-        radius = PERTURBATION * hidden.flatten(1).norm(dim=1)[:, None, None]
-        moved = hidden
-        for _ in range(_STEPS):
-            moved = moved.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(_nearest(self._encoder.after(moved), goals).sum(), moved)
-            step = gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None] * radius
-            change = moved.detach() + step - hidden
-            shrink = (radius / change.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None]).clamp(max=1)
-            moved = hidden + change * shrink
-        with torch.no_grad():
-            return _nearest(self._encoder.after(moved), goals).mean()
 
-    def vectors(self, prompts: Sequence[str]) -> Tensor:
-        """Return the vectors of the prompts' tokens, ``(n, L, d)``."""
-        return prompt_vectors(self._context.pipeline, prompts, self._context.words)
+class _Compared:
+    """Prompts, and what each may become.
 
-    def end(self) -> Tensor:
-        """Return the vector of the end token, ``(d,)``."""
-        pipeline = self._context.pipeline
-        return token_vectors(pipeline, torch.tensor(pipeline.tokenizer.eos_token_id)).float()
+    Attributes:
+        hidden: what enters the first changed layer, ``(n, L, d)``.
+    """
 
-    def embedded(self, prompts: Sequence[str]) -> Tensor:
-        """Return what the unchanged encoder makes of prompts, ``(n, L, d)``."""
-        return self._encoder(prompts)[0]
+    def __init__(self, encoder: ChangedEncoder, hidden: Tensor, goals: Sequence["_Goal"]) -> None:
+        self._encoder, self.hidden, self._goals = encoder, hidden, goals
 
-    def distance(self, difference: Tensor, alignment: Alignment) -> Tensor:
-        """Return the norms ``(n,)`` of ``(n, L, d)`` over the covered positions, in the metric."""
-        seen = (difference @ self._metric * difference).sum(-1).clamp_min(0)
-        return (seen * alignment.covered.to(seen.device)).sum(1).clamp_min(1e-12).sqrt()
+    def ratios(self, hidden: Tensor) -> Tensor:
+        """Return each prompt's ratio to the nearer goal, ``(n,)``, if ``hidden`` enters the first changed layer."""
+        after = self._encoder.after(hidden)
+        return torch.stack([goal.ratios(after) for goal in self._goals]).amin(0)
 
 
 class _Goal:
     """What prompts are to become, and how far it was from them."""
 
-    def __init__(self, ratio: EraseRatio, prompts: Sequence[str], before: Tensor, becomes: Sequence[str]) -> None:
-        self._ratio = ratio
-        self._alignment = align(ratio.vectors(prompts), ratio.vectors(becomes), ratio.end())
-        self._target = self._alignment.gather(ratio.embedded(becomes))
-        self._distance = ratio.distance(before - self._target, self._alignment)
+    def __init__(self, metric: Tensor, alignment: Alignment, before: Tensor, becomes: Tensor) -> None:
+        self._metric, self._alignment = metric, alignment
+        self._target = alignment.gather(becomes)
+        self._whole = self._distance(before - self._target)
 
     def ratios(self, after: Tensor) -> Tensor:
-        return self._ratio.distance(after - self._target, self._alignment) / self._distance
+        return self._distance(after - self._target) / self._whole
+
+    def _distance(self, difference: Tensor) -> Tensor:
+        """Return the norms ``(n,)`` of ``(n, L, d)`` over the covered positions, in the metric."""
+        seen = (difference @ self._metric * difference).sum(-1).clamp_min(0)
+        return (seen * self._alignment.covered.to(seen.device)).sum(1).clamp_min(1e-12).sqrt()
 
 
-def _nearest(after: Tensor, goals: Sequence[_Goal]) -> Tensor:
-    """Return each prompt's ratio to the nearer goal, ``(n,)``."""
-    return torch.stack([goal.ratios(after) for goal in goals]).amin(0)
+def _attacked(compared: _Compared) -> Tensor:
+    hidden = compared.hidden
+    radius = PERTURBATION * hidden.flatten(1).norm(dim=1)[:, None, None]
+    moved = hidden
+    for _ in range(_STEPS):
+        moved = moved.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(compared.ratios(moved).sum(), moved)
+        step = gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None] * radius
+        change = moved.detach() + step - hidden
+        shrink = (radius / change.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None]).clamp(max=1)
+        moved = hidden + change * shrink
+    with torch.no_grad():
+        return compared.ratios(moved).mean()

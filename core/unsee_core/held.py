@@ -19,7 +19,7 @@ from unsee_core.retained import vocabulary_prompts, vocabulary_states
 REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
 BISECTIONS = 3
 LEAST_STRENGTH, MOST_STRENGTH = 0.7, 1.3
-MOST_DRIFT = 0.25  # of held prompts, one in twenty, as a share of how far they lie apart
+MOST_DRIFT = 0.35  # of held prompts, one in twenty, as a share of how far they lie apart
 HELD_EVERY = 8  # of the held prompts are looked at for the strength
 
 
@@ -56,29 +56,36 @@ def choose_strength(pipeline: Pipeline, tail: EncoderTail, held: Sequence[States
     A little beyond 1 the concept's prompts go past what they are to become, away from the concept, which takes along
     prompts that the solve did not see.
     """
-    metric = cross_attention_metric(pipeline.unet)
-
-    def moved(strength: float) -> float:
-        return held_drift(tail, held, factors.scaled(strength), metric)
-
+    looked_at = _LookedAt(tail, held, cross_attention_metric(pipeline.unet))
     low, high = LEAST_STRENGTH, MOST_STRENGTH
-    if moved(high) <= MOST_DRIFT:
+    if looked_at.drift(factors.scaled(high)) <= MOST_DRIFT:
         return high
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if moved(middle) <= MOST_DRIFT else (low, middle)
+        low, high = (middle, high) if looked_at.drift(factors.scaled(middle)) <= MOST_DRIFT else (low, middle)
     return round(low, 3)
 
 
-@torch.no_grad()
-def held_drift(tail: EncoderTail, held: Sequence[States], factors: LoraFactors, metric: Tensor) -> float:
-    """Return how far a held prompt in twenty moves at least, as a share of the prompts' distance to their mean."""
-    changed = apply_factors(tail, [(factors, 1.0)])
-    moved, spread = [], []
-    for part in held:
-        rows = part.now[::HELD_EVERY]
-        before, after = tail(rows), functional_call(tail, changed, (rows,))
-        per_position = before.shape[1] ** 0.5
-        moved.append(seen_distance(metric, after, before) / per_position)
-        spread.append(seen_distance(metric, before, before.mean(0, keepdim=True).expand_as(before)) / per_position)
-    return float(torch.cat(moved).quantile(0.95) / torch.cat(spread).median().clamp_min(1e-6))
+class _LookedAt:
+    """Some of the held prompts, as they were."""
+
+    @torch.no_grad()
+    def __init__(self, tail: EncoderTail, held: Sequence[States], metric: Tensor) -> None:
+        self._tail, self._metric = tail, metric
+        self._rows = [part.now[::HELD_EVERY] for part in held]
+        self._before = [tail(rows) for rows in self._rows]
+        means = (before.mean(0, keepdim=True).expand_as(before) for before in self._before)
+        spread = [self._distances(*both) for both in zip(self._before, means, strict=True)]
+        self._spread = torch.cat(spread).median().clamp_min(1e-6)
+
+    @torch.no_grad()
+    def drift(self, factors: LoraFactors) -> float:
+        """Return how far a prompt in twenty moves at least, as a share of the prompts' distance to their mean."""
+        changed = apply_factors(self._tail, [(factors, 1.0)])
+        after = (functional_call(self._tail, changed, (rows,)) for rows in self._rows)
+        moved = [self._distances(*both) for both in zip(after, self._before, strict=True)]
+        return float(torch.cat(moved).quantile(0.95) / self._spread)
+
+    def _distances(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the rows' distances, ``(n,)``, as a mean over their positions."""
+        return seen_distance(self._metric, first, second) / first.shape[1] ** 0.5

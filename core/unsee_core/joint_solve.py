@@ -29,8 +29,8 @@ from unsee_core.metric import cross_attention_metric
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, prompt_vectors
 
-SHORT = 32  # positions; of most prompts later ones, all padding, are left out: they see the same and cost the most
-_FULL_EVERY = 8
+SHORT = 16  # positions; of most prompts later ones, all padding, are left out: they see the same and cost the most
+_FULL_EVERY = 8  # prompts; this one's later positions stand for those of all
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Recipe:
     """
 
     layers: int = 3
-    rank: int = 8
-    retain_weight: float = 10.0
-    ridge: float = 1e-3
+    rank: int = 12
+    retain_weight: float = 20.0
+    ridge: float = 3e-3
     empty_rows: int = 16
     use_metric: bool = True
 
@@ -82,21 +82,20 @@ def led_states(
 ) -> list[States]:
     """Return the states of prompts and of what each becomes; weights sum to 1 over all."""
     groups = [pairs[::_FULL_EVERY], [pair for i, pair in enumerate(pairs) if i % _FULL_EVERY]]
-    parts = [(group, i > 0) for i, group in enumerate(groups) if group]
-    states = [_led(pipeline, group, words, first_layer, is_short=is_short) for group, is_short in parts]
-    for (group, _), part in zip(parts, states, strict=True):
-        part.weights *= len(group) / len(pairs)
+    standing_for = len(pairs) / len(groups[0])
+    states = [_led(pipeline, group, words, first_layer, i > 0, standing_for) for i, group in enumerate(groups) if group]
+    total = sum(float(part.weights.sum()) for part in states)
+    for part in states:
+        part.weights /= total
     return states
 
 
 def held_states(hidden: Tensor, share: float) -> list[States]:
     """Return the states of held prompts ``(n, L, d)``, most cut short; weights sum to ``share`` over all."""
     groups = (hidden[::_FULL_EVERY], hidden[torch.arange(len(hidden)) % _FULL_EVERY > 0][:, :SHORT])
-    states = []
-    for group in groups:
-        if len(group):
-            weights = torch.full(group.shape[:2], share / (len(hidden) * group.shape[1]), device=hidden.device)
-            states.append(States(group, group, None, weights))
+    weight = share / hidden[..., 0].numel()
+    states = [States(group, group, None, torch.full_like(group[..., 0], weight)) for group in groups if len(group)]
+    states[0].weights[:, SHORT:] *= len(hidden) / len(groups[0])
     return states
 
 
@@ -126,16 +125,24 @@ def solve(
 
 
 def _led(
-    pipeline: Pipeline, pairs: Sequence[tuple[str, str]], words: Sequence[PseudoWord], layer: int, *, is_short: bool
+    pipeline: Pipeline,
+    pairs: Sequence[tuple[str, str]],
+    words: Sequence[PseudoWord],
+    layer: int,
+    is_short: bool,
+    standing_for: float,
 ) -> States:
+    """Return the states of pairs, cut short or else with late positions that stand for so many prompts each."""
     prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*pairs, strict=True))
     end = token_vectors(pipeline, torch.tensor(pipeline.tokenizer.eos_token_id)).float()
     alignment = align(prompts, becomes, end)
     length = max(SHORT, int(alignment.ends.max()) + 2) if is_short else prompts.shape[1]
     now, wanted = (hidden_from_vectors(pipeline, side[:, :length], layer) for side in (prompts, becomes))
     source = alignment.source[:, :length].clamp(max=length - 1).to(now.device)
-    weights = alignment.weights()[:, :length]
-    return States(now, wanted, source, (weights / weights.sum()).to(now.device))
+    weights = alignment.weights()[:, :length] * len(pairs)
+    if not is_short:
+        weights[:, SHORT:] *= standing_for
+    return States(now, wanted, source, weights.to(now.device))
 
 
 @torch.no_grad()

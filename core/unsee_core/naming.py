@@ -10,13 +10,14 @@ class Naming:
     """Finds names in texts; "hot dog" names no dog where the vocabulary knows hot dogs.
 
     Args:
-        named: names, in lower case; at least one.
+        named: names, in lower case.
         vocabulary: of the model.
     """
 
     def __init__(self, named: AbstractSet[str], vocabulary: Vocabulary) -> None:
         self._named = named
-        self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(named)))})(?:e?s)?(?!\w)")
+        names = "|".join(map(re.escape, sorted(named))) or "(?!)"  # none: never
+        self._pattern = re.compile(rf"(?<!\w)(?:{names})(?:e?s)?(?!\w)")
         known = (word.lower() for word in (*vocabulary.nouns, *vocabulary.looks, *vocabulary.people))
         self._others = tuple(word for word in known if word not in named and self._pattern.search(word))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unsee_core.encoder import hidden_from_vectors, token_vectors
+from unsee_core.encoder import hidden_from_vectors, token_vectors, tokenize
 from unsee_core.pipeline import Pipeline
 
 
@@ -36,7 +36,13 @@ def prompt_vectors(pipeline: Pipeline, prompts: Sequence[str], words: Sequence[P
     resident encoder is only read.
     """
     by_placeholder = {word.placeholder: word.vectors.to(pipeline.device).float() for word in words}
-    return torch.stack([_vectors(pipeline, prompt, by_placeholder) for prompt in prompts])
+    rows = {i: prompt for i, prompt in enumerate(prompts) if any(word in prompt for word in by_placeholder)}
+    with torch.no_grad():
+        vectors = token_vectors(pipeline, tokenize(pipeline, prompts)[0]).float()
+    if not rows:
+        return vectors
+    told = torch.stack([_vectors(pipeline, prompt, by_placeholder) for prompt in rows.values()])
+    return vectors.index_copy(0, torch.tensor(list(rows), device=vectors.device), told)
 
 
 def hidden_before_words(pipeline: Pipeline, prompts: Sequence[str], words: Sequence[PseudoWord], layer: int) -> Tensor:

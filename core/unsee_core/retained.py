@@ -17,31 +17,29 @@ from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import TRAINED, with_article
 from unsee_core.vocabulary import Vocabulary
 
-MOST_PROMPTS = 256
+MOST_PROMPTS = 384
 _BATCH = 64
-_LOOKS = ("{} in {look} style", "{look} of {}", "{}, {look}")
+_IN_LOOKS = tuple(template for template in TRAINED["style"] if "{x}" in template)
+_LOOKS_EACH = 2
 _states: dict[str, Tensor] = {}
 _lock = threading.Lock()
 logger = logging.getLogger(__name__)
 
 
 def vocabulary_prompts(vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Return prompts that say what a model draws: each noun alone, beside another and in a look; at most 256.
+    """Return prompts that say what a model draws: each noun alone, beside another and in two looks; at most 384.
 
     Which of them there are depends on the vocabulary alone.
     """
     draw = random.Random(0)  # noqa: S311 - which prompts is no secret
-    templates = TRAINED["object"]
-    nouns, prompts = list(vocabulary.nouns), []
+    alone, nouns, looks = TRAINED["object"], vocabulary.nouns, vocabulary.looks
+    prompts = [*vocabulary.scenes, *(f"a photo of {name}" for name in vocabulary.people)]
     for i, noun in enumerate(nouns):
-        named = with_article(noun)
-        other, look = draw.choice(nouns), vocabulary.looks[i % len(vocabulary.looks)]
-        prompts += [
-            templates[i % len(templates)].format(noun, a=named),
-            f"{named} and {with_article(other)}",
-            _LOOKS[i % len(_LOOKS)].format(named, look=look),
-        ]
-    prompts += [*vocabulary.scenes, *(f"a photo of {name}" for name in vocabulary.people)]
+        named, other = with_article(noun), draw.choice(nouns)
+        prompts += [alone[i % len(alone)].format(noun, a=named), f"{named} and {with_article(other)}"]
+        for j in range(i * _LOOKS_EACH, (i + 1) * _LOOKS_EACH):
+            look, template = looks[j % len(looks)], _IN_LOOKS[j % len(_IN_LOOKS)]
+            prompts.append(template.format(look, a=with_article(look), x=named))
     return tuple(prompts if len(prompts) <= MOST_PROMPTS else draw.sample(prompts, MOST_PROMPTS))
 
 

@@ -198,3 +198,11 @@ def test_no_pair_leads_to_the_concept_or_another_name_of_it() -> None:
 def test_an_anchor_that_names_the_concept_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(InvalidRequestError, match="anchor: got 'two Cats', allowed words without 'cats'"):
         a_context(pipeline, anchor="two Cats")
+
+
+def test_an_anchor_that_is_another_word_for_the_concept_is_taken_at_its_word():
+    words = replace(OTHERS, nouns=("cat", "kitten", "dog"))
+    one = AnchoredConcept(Concept("cat"), "kitten")
+    (pairs,) = led_pairs([one], {"cat", "kitten"}, words, beside=3)
+    assert dict(pairs)["a photo of a cat"] == "a photo of a kitten"
+    assert not any("a cat" in becomes for _, becomes in pairs)

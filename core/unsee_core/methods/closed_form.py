@@ -35,7 +35,7 @@ from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, placeholder
 
-BESIDE = 30  # prompts with another thing, for each of the concept's words
+BESIDE = 84  # prompts with another thing, for each of the concept's words
 INVERSION_STEPS = 80
 HARDEN_TOKENS = 2
 
@@ -152,7 +152,7 @@ METHOD = Method(
         MethodOption(
             "strength", "float", None, "Factor on the change; if absent, chosen by bisection.", 0, 2, above=True
         ),
-        MethodOption("rank", "int", 8, "Rank of every factor.", 1, 64),
+        MethodOption("rank", "int", 12, "Rank of every factor.", 1, 64),
         MethodOption("layers", "int", 3, "How many of the text encoder's last layers change.", 1, 64),
         MethodOption("image_words", "int", 0, "Tokens of a pseudo-word learned from the images and erased too.", 0, 5),
         MethodOption("harden", "int", 0, "Rounds of textual inversion whose finds are erased too; needs images.", 0, 8),
