@@ -7,7 +7,7 @@ Example:
     ...     adapter.save("no-cat.safetensors")
 """
 
-from unsee.adapters import AdapterInfo, BaseModel, Concept, Drift, Report
+from unsee.adapters import AdapterInfo, BaseModel, Concept, Drift, NamedDrift, Report
 from unsee.aio import AsyncClient
 from unsee.applying import AdapterRef, AdapterSchedule, Guard, ResolvedAdapter
 from unsee.audit_page import audit_page
@@ -101,6 +101,7 @@ __all__ = [
     "ListOptions",
     "MethodInfo",
     "ModelInfo",
+    "NamedDrift",
     "NotFoundError",
     "OptionInfo",
     "PermissionDeniedError",

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from google.protobuf.message import Message
+
 from unsee.durations import seconds_of
 from unsee.names import KINDS, ConceptKind
 from unsee.v1 import common_pb2
@@ -30,6 +32,14 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class NamedDrift:
+    """How far a word, a stored concept or a retain prompt moved, as ``Drift`` measures it."""
+
+    name: str
+    drift: float
+
+
+@dataclass(frozen=True)
 class Report:
     """What an erasure did.
 
@@ -40,6 +50,14 @@ class Report:
         image_loss_before: error of the U-Net on the request's images without the adapter; None without images.
         image_loss_after: the same with it; larger means that they are harder to draw.
         phase_seconds: wall-clock seconds of each phase.
+        erase_ratio: how much of the concept is left in templates that were not trained on, 1 for all of it; None in
+            reports of earlier servers.
+        worst_erase_ratio: the same in the worst case of a small change of what enters the layers; None as above.
+        spelling_ratios: the same for other spellings of the concept's name, by rule.
+        worst_neighbours: what must stay and moved most, five at most, the worst first.
+        reference_image_loss: as ``image_loss_before``, under the anchor's prompts or, without one, other words'.
+        warnings: sentences for a person.
+        concept_ratios: of a composed adapter, the erase ratio of each concept by its name.
     """
 
     concept_drift: Drift
@@ -48,6 +66,13 @@ class Report:
     image_loss_before: float | None
     image_loss_after: float | None
     phase_seconds: Mapping[str, float]
+    erase_ratio: float | None
+    worst_erase_ratio: float | None
+    spelling_ratios: Mapping[str, float]
+    worst_neighbours: tuple[NamedDrift, ...]
+    reference_image_loss: float | None
+    warnings: tuple[str, ...]
+    concept_ratios: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -120,15 +145,25 @@ def concept_info(message: common_pb2.Concept) -> Concept:
 
 
 def _report(message: common_pb2.Report) -> Report:
-    has_images = message.HasField("image_loss_before")
     return Report(
         concept_drift=_drift(message.concept_drift),
         retain_drift=_drift(message.retain_drift),
         empty_drift=message.empty_drift,
-        image_loss_before=message.image_loss_before if has_images else None,
-        image_loss_after=message.image_loss_after if has_images else None,
         phase_seconds={phase: seconds_of(duration) for phase, duration in message.phase_durations.items()},
+        spelling_ratios=dict(sorted(message.spelling_ratios.items())),
+        worst_neighbours=tuple(NamedDrift(one.name, one.drift) for one in message.worst_neighbours),
+        warnings=tuple(message.warnings),
+        concept_ratios=dict(sorted(message.concept_ratios.items())),
+        image_loss_before=_if_there(message, "image_loss_before"),
+        image_loss_after=_if_there(message, "image_loss_after"),
+        reference_image_loss=_if_there(message, "reference_image_loss"),
+        erase_ratio=_if_there(message, "erase_ratio"),
+        worst_erase_ratio=_if_there(message, "worst_erase_ratio"),
     )
+
+
+def _if_there(message: Message, name: str) -> float | None:
+    return float(getattr(message, name)) if message.HasField(name) else None
 
 
 def _drift(message: common_pb2.Drift) -> Drift:

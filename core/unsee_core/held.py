@@ -88,4 +88,5 @@ class _LookedAt:
 
     def _distances(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the rows' distances, ``(n,)``, as a mean over their positions."""
-        return seen_distance(self._metric, first, second) / first.shape[1] ** 0.5
+        distances: Tensor = seen_distance(self._metric, first, second) / float(first.shape[1]) ** 0.5
+        return distances

@@ -2,17 +2,15 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
-
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from unsee.v1 import adapters_pb2, common_pb2, compose_pb2, erase_pb2, generate_pb2, info_pb2
 from unsee_core import answers, job
 from unsee_core.lanes import Event
 from unsee_core.store import AdapterPage
 from unsee_server.choices import FORMATS, IMAGE_FORMATS, KINDS, SCHEDULERS
+from unsee_server.replies_report import report_message
+from unsee_server.times import duration, timestamp
 from unsee_server.transfer import Piece
 
 if TYPE_CHECKING:  # these import torch, which takes longer than opening the ports may
@@ -147,7 +145,7 @@ def adapter(manifest: answers.Manifest) -> common_pb2.Adapter:
             unet_digest=base.unet_digest,
         ),
         base_mismatch=manifest.base_mismatch,
-        report=_report(manifest.report) if manifest.report else None,
+        report=report_message(manifest.report) if manifest.report else None,
         has_final_norm=manifest.has_final_norm,
         concepts=map(concept_message, manifest.concepts),
     )
@@ -156,23 +154,6 @@ def adapter(manifest: answers.Manifest) -> common_pb2.Adapter:
 def concept_message(concept: job.Concept) -> common_pb2.Concept:
     """Return the message of a concept."""
     return common_pb2.Concept(name=concept.name, synonyms=concept.synonyms, kind=_KINDS[concept.kind])
-
-
-def _report(report: answers.Report) -> common_pb2.Report:
-    return common_pb2.Report(
-        concept_drift=_drift(report.concept_drift),
-        retain_drift=_drift(report.retain_drift),
-        empty_drift=report.empty_drift,
-        image_loss_before=report.image_loss_before,
-        image_loss_after=report.image_loss_after,
-        phase_durations={name: duration(seconds) for name, seconds in report.phase_seconds.items()},
-    )
-
-
-def _drift(drift: answers.Drift) -> common_pb2.Drift:
-    return common_pb2.Drift(
-        p50=drift.p50, p95=drift.p95, max=drift.max, worst_prompt=drift.worst_prompt, prompts=drift.prompts
-    )
 
 
 def adapters_page(page: AdapterPage) -> adapters_pb2.ListAdaptersResponse:
@@ -257,17 +238,3 @@ def _option_info(option: "MethodOption") -> info_pb2.OptionInfo:
 def schedulers() -> "Sequence[generate_pb2.Scheduler.ValueType]":
     """Return the schedulers that Generate takes."""
     return list(_SCHEDULERS.values())
-
-
-def duration(seconds: float) -> Duration:
-    """Return seconds as a message."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
-
-
-def timestamp(time: datetime) -> Timestamp:
-    """Return a time as a message."""
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message

@@ -6,7 +6,8 @@ from unsee.v1 import audit_pb2
 from unsee_core import answers
 from unsee_core.audit import answers as audits
 from unsee_core.lanes import Event
-from unsee_server.replies import concept_message, duration, timestamp
+from unsee_server.replies import concept_message
+from unsee_server.times import duration, timestamp
 
 SIDES: Mapping[audits.Side, "audit_pb2.AuditSide.ValueType"] = {
     "unedited": audit_pb2.AUDIT_SIDE_UNEDITED,

@@ -288,7 +288,8 @@ def test_answers_without_optional_parts_are_read_as_none() -> None:
     assert events.erase_progress(erase_pb2.EraseProgress()).eta_s is None
     report = adapters.adapter_info(common_pb2.Adapter(report=common_pb2.Report())).report
     assert report is not None
-    assert report.image_loss_before is None
+    optional = ("image_loss_before", "image_loss_after", "reference_image_loss", "erase_ratio", "worst_erase_ratio")
+    assert [getattr(report, name) for name in optional] == [None] * 5
 
 
 def test_a_phase_of_a_later_server_counts_as_training() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,16 +57,19 @@ def test_a_file_is_imported_before_it_is_applied(shell: Shell) -> None:
 
 
 def test_adapters_are_listed_shown_and_downloaded(shell: Shell) -> None:
-    shell("erase", "fox", *CATS, "--name", "shown", "--steps", "2", "--replace")
-    listed = json.loads(shell("adapters", "list", "--concept", "fox", "--json").stdout)
+    shell("erase", "rose", *CATS, "--name", "shown", "--steps", "2", "--replace")
+    listed = json.loads(shell("adapters", "list", "--concept", "rose", "--json").stdout)
     assert [a["name"] for a in listed] == ["shown"]
     assert "shown" in shell("adapters", "list").stdout
-    assert "concept_drift" in shell("adapters", "get", "shown").stdout
+    shown = shell("adapters", "get", "shown")
+    assert re.search(r"^  concept_drift +p50 \d+\.\d{3}, p95 .* \(.*\brose\b.*\)$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^  spelling_ratios +.*plural \d", shown.stdout, re.MULTILINE)
+    assert "warning: The concept's name explains the images hardly better" in shown.stderr  # they show cats
     saved = shell("adapters", "download", "shown", "--format", "peft", "-o", "folder")
     assert saved.returncode == 0, saved.stderr
     names = {p.name for p in (shell.folder / "folder").iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
-    assert shell("adapters", "import", "folder", "--name", "back", "--concept", "fox").returncode == 0
+    assert shell("adapters", "import", "folder", "--name", "back", "--concept", "rose").returncode == 0
     assert shell("adapters", "delete", "back").returncode == 0
     assert shell("adapters", "delete", "shown").returncode == 0
 

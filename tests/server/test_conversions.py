@@ -284,7 +284,21 @@ MANIFEST = answers.Manifest(
     create_time=datetime(2026, 1, 2, tzinfo=UTC),
     base_model=answers.BaseModel("emoji", "t", "e", "u"),
     has_final_norm=True,
-    report=answers.Report(DRIFT, DRIFT, 1.0, 2.0, 3.0, {"train": 4.0}),
+    report=answers.Report(
+        DRIFT,
+        DRIFT,
+        1.0,
+        2.0,
+        3.0,
+        {"train": 4.0},
+        0.25,
+        0.5,
+        {"plural": 0.75},
+        (answers.NamedDrift("dog", 0.125),),
+        5.0,
+        ("a warning",),
+        {"cat": 0.0625},
+    ),  # fmt: skip
     base_mismatch=True,
     concepts=(job.Concept("dog", ("hound",), "brand"),),
 )

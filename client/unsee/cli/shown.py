@@ -1,10 +1,11 @@
 """An adapter as a person or a script reads it."""
 
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from unsee.adapters import Drift, Report
 from unsee.bound import Adapter
-from unsee.terminal import out, print_json, print_rows
+from unsee.terminal import notes, out, print_json, print_rows
 
 
 def facts(adapter: Adapter) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def concepts_of(adapter: Adapter) -> str:
 
 
 def show_adapter(adapter: Adapter, as_json: bool) -> None:
-    """Print an adapter as JSON, or as rows a person reads."""
+    """Print an adapter as JSON, or as rows a person reads, with the report's warnings on standard error."""
     if as_json:
         print_json(facts(adapter))
         return
@@ -28,4 +29,19 @@ def show_adapter(adapter: Adapter, as_json: bool) -> None:
     print_rows({**rows, "concept": concepts_of(adapter), "base_model": adapter.base_model.name})
     if report is not None:
         out.print("report")
-        print_rows({f"  {name}": value for name, value in asdict(report).items()})
+        print_rows({f"  {name}": value for name, value in _figures(report)})
+        for warning in report.warnings:
+            notes.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _figures(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield what the report measured, by its field; not what it has no figure of."""
+    for name, value in vars(report).items():
+        if isinstance(value, float):
+            yield name, f"{value:.3f}"
+        elif isinstance(value, Drift):
+            yield name, f"p50 {value.p50:.3f}, p95 {value.p95:.3f}, max {value.max:.3f} ({value.worst_prompt})"
+        elif isinstance(value, Mapping) and value:
+            yield name, ", ".join(f"{key} {number:.3f}" for key, number in value.items())
+    if report.worst_neighbours:
+        yield "worst_neighbours", ", ".join(f"{one.name} {one.drift:.3f}" for one in report.worst_neighbours)

@@ -187,6 +187,28 @@ class Drift(google.protobuf.message.Message):
 global___Drift = Drift
 
 @typing.final
+class NamedDrift(google.protobuf.message.Message):
+    """How far a word that must stay moved."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DRIFT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """A word of the model's vocabulary, a stored concept, or a retain prompt."""
+    drift: builtins.float
+    """As a share of its distance to the empty prompt, >= 0."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        drift: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["drift", b"drift", "name", b"name"]) -> None: ...
+
+global___NamedDrift = NamedDrift
+
+@typing.final
 class Report(google.protobuf.message.Message):
     """What an erasure did; stored with the adapter."""
 
@@ -210,20 +232,73 @@ class Report(google.protobuf.message.Message):
         def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class SpellingRatiosEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class ConceptRatiosEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     CONCEPT_DRIFT_FIELD_NUMBER: builtins.int
     RETAIN_DRIFT_FIELD_NUMBER: builtins.int
     EMPTY_DRIFT_FIELD_NUMBER: builtins.int
     IMAGE_LOSS_BEFORE_FIELD_NUMBER: builtins.int
     IMAGE_LOSS_AFTER_FIELD_NUMBER: builtins.int
     PHASE_DURATIONS_FIELD_NUMBER: builtins.int
+    ERASE_RATIO_FIELD_NUMBER: builtins.int
+    WORST_ERASE_RATIO_FIELD_NUMBER: builtins.int
+    SPELLING_RATIOS_FIELD_NUMBER: builtins.int
+    WORST_NEIGHBOURS_FIELD_NUMBER: builtins.int
+    REFERENCE_IMAGE_LOSS_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    CONCEPT_RATIOS_FIELD_NUMBER: builtins.int
     empty_drift: builtins.float
     """The empty prompt, that every guided image uses."""
     image_loss_before: builtins.float
-    """Mean squared error of the U-Net's prediction on the request's images under
-    the concept's prompts, without the adapter. Absent without images.
+    """Mean squared error of the U-Net's prediction on the request's images at
+    little noise under the concept's prompts, without the adapter. Absent
+    without images.
     """
     image_loss_after: builtins.float
     """The same with the adapter: larger means that the images are harder to draw."""
+    erase_ratio: builtins.float
+    """How much of the concept is left in templates that were not trained on: 1 =
+    all of it, 0 = each prompt became what it should, above 1 = it went further
+    from there. Absent in reports of earlier versions.
+    """
+    worst_erase_ratio: builtins.float
+    """The same in the worst case of a small change of what enters the layers.
+    Absent as above.
+    """
+    reference_image_loss: builtins.float
+    """As `image_loss_before`, under the anchor's prompts or, without an anchor,
+    under other words of the vocabulary. Absent without images.
+    """
     @property
     def concept_drift(self) -> global___Drift:
         """The concept's prompts in templates that were not trained on."""
@@ -236,6 +311,26 @@ class Report(google.protobuf.message.Message):
     def phase_durations(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, google.protobuf.duration_pb2.Duration]:
         """Wall-clock time of each phase by name ("prepare", "train", "report")."""
 
+    @property
+    def spelling_ratios(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """The same for other spellings of the concept's name, by rule ("plural",
+        "upper case", "dropped letter", ...). Empty for a concept without a name.
+        """
+
+    @property
+    def worst_neighbours(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NamedDrift]:
+        """What must stay and moved most, five at most, the worst first."""
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Sentences for a person, e.g. that the name explains the images no better
+        than other words do.
+        """
+
+    @property
+    def concept_ratios(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """Of a composed adapter: the erase ratio of each concept by its name."""
+
     def __init__(
         self,
         *,
@@ -245,13 +340,26 @@ class Report(google.protobuf.message.Message):
         image_loss_before: builtins.float | None = ...,
         image_loss_after: builtins.float | None = ...,
         phase_durations: collections.abc.Mapping[builtins.str, google.protobuf.duration_pb2.Duration] | None = ...,
+        erase_ratio: builtins.float | None = ...,
+        worst_erase_ratio: builtins.float | None = ...,
+        spelling_ratios: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        worst_neighbours: collections.abc.Iterable[global___NamedDrift] | None = ...,
+        reference_image_loss: builtins.float | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
+        concept_ratios: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_image_loss_after", b"_image_loss_after", "_image_loss_before", b"_image_loss_before", "concept_drift", b"concept_drift", "image_loss_after", b"image_loss_after", "image_loss_before", b"image_loss_before", "retain_drift", b"retain_drift"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_image_loss_after", b"_image_loss_after", "_image_loss_before", b"_image_loss_before", "concept_drift", b"concept_drift", "empty_drift", b"empty_drift", "image_loss_after", b"image_loss_after", "image_loss_before", b"image_loss_before", "phase_durations", b"phase_durations", "retain_drift", b"retain_drift"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_erase_ratio", b"_erase_ratio", "_image_loss_after", b"_image_loss_after", "_image_loss_before", b"_image_loss_before", "_reference_image_loss", b"_reference_image_loss", "_worst_erase_ratio", b"_worst_erase_ratio", "concept_drift", b"concept_drift", "erase_ratio", b"erase_ratio", "image_loss_after", b"image_loss_after", "image_loss_before", b"image_loss_before", "reference_image_loss", b"reference_image_loss", "retain_drift", b"retain_drift", "worst_erase_ratio", b"worst_erase_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_erase_ratio", b"_erase_ratio", "_image_loss_after", b"_image_loss_after", "_image_loss_before", b"_image_loss_before", "_reference_image_loss", b"_reference_image_loss", "_worst_erase_ratio", b"_worst_erase_ratio", "concept_drift", b"concept_drift", "concept_ratios", b"concept_ratios", "empty_drift", b"empty_drift", "erase_ratio", b"erase_ratio", "image_loss_after", b"image_loss_after", "image_loss_before", b"image_loss_before", "phase_durations", b"phase_durations", "reference_image_loss", b"reference_image_loss", "retain_drift", b"retain_drift", "spelling_ratios", b"spelling_ratios", "warnings", b"warnings", "worst_erase_ratio", b"worst_erase_ratio", "worst_neighbours", b"worst_neighbours"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_erase_ratio", b"_erase_ratio"]) -> typing.Literal["erase_ratio"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_image_loss_after", b"_image_loss_after"]) -> typing.Literal["image_loss_after"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_image_loss_before", b"_image_loss_before"]) -> typing.Literal["image_loss_before"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_reference_image_loss", b"_reference_image_loss"]) -> typing.Literal["reference_image_loss"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_worst_erase_ratio", b"_worst_erase_ratio"]) -> typing.Literal["worst_erase_ratio"] | None: ...
 
 global___Report = Report
 
