@@ -64,7 +64,7 @@ def edit(pipeline: Pipeline, method: str, job: EraseJob) -> Edited:
     """Return what ``method``, one of ``ALL_METHODS``, makes of the job; the resident model stays as it is."""
     if method in BASELINES:
         return edit_by_baseline(pipeline, BASELINES[method], job)
-    context = _context(pipeline, job, settings_of(pipeline, method, job))
+    context = context_of(pipeline, job, settings_of(pipeline, method, job))
     erasure, seconds = timed(METHODS[context.settings.method].run(context))
     report, _ = timed(make_report(context, erasure.factors))
     data = to_bytes(erasure.factors, _metadata(context, erasure))
@@ -76,7 +76,7 @@ def edit(pipeline: Pipeline, method: str, job: EraseJob) -> Edited:
 def edit_by_baseline(pipeline: Pipeline, baseline: Baseline, job: EraseJob) -> Edited:
     """Return what a baseline makes of the job; the resident model stays as it is."""
     settings = _settings(baseline)
-    changed, seconds = timed(baseline.run(_context(pipeline, job, settings), baseline.recipe))
+    changed, seconds = timed(baseline.run(context_of(pipeline, job, settings), baseline.recipe))
     return Edited(Model(changed.pipeline), seconds, changed.size_bytes, asdict(settings), None)
 
 
@@ -84,7 +84,8 @@ def _settings(baseline: Baseline) -> Settings:
     return Settings(baseline.name, strength=1.0, rank=0, steps=0, options=asdict(baseline.recipe))
 
 
-def _context(pipeline: Pipeline, job: EraseJob, settings: Settings) -> EraseContext:
+def context_of(pipeline: Pipeline, job: EraseJob, settings: Settings) -> EraseContext:
+    """Return what a method works with; the job's images decoded."""
     images = tuple(open_image(data, "images", Limits()) for data in job.images)
     return EraseContext(pipeline=pipeline, job=job, images=images, settings=settings)
 

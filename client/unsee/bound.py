@@ -2,16 +2,28 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from unsee.adapters import AdapterInfo
 from unsee.channel import PathInput
 from unsee.names import AdapterFormat
 from unsee.transfer import save_adapter
 
-if TYPE_CHECKING:
-    from unsee.aio import AsyncClient
-    from unsee.client import Client
+
+class AsyncDownloads(Protocol):
+    """What an adapter asks of the client that it came from."""
+
+    async def download(self, adapter: str, format: AdapterFormat = "diffusers") -> bytes:
+        """Return an adapter's bytes in a layout."""
+        ...
+
+
+class Downloads(Protocol):
+    """What an adapter asks of the client that it came from."""
+
+    def download(self, adapter: str, format: AdapterFormat = "diffusers") -> bytes:
+        """Return an adapter's bytes in a layout."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class AsyncAdapter(AdapterInfo):
         PosixPath('no-cat.safetensors')
     """
 
-    _client: "AsyncClient" = field(repr=False, compare=False)
+    _client: AsyncDownloads = field(repr=False, compare=False)
 
     async def bytes(self, format: AdapterFormat = "diffusers") -> bytes:
         """Return the adapter's bytes in a layout; peft's is a zip.
@@ -51,7 +63,7 @@ class Adapter(AdapterInfo):
         PosixPath('no-cat.safetensors')
     """
 
-    _client: "Client" = field(repr=False, compare=False)
+    _client: Downloads = field(repr=False, compare=False)
 
     def bytes(self, format: AdapterFormat = "diffusers") -> bytes:
         """Return the adapter's bytes in a layout; peft's is a zip.

@@ -1,9 +1,13 @@
 """Which position of an anchor's prompt takes the place of each position of a concept's prompt."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Reach = Literal["words", "end", "padding"]
+_GROUPS: dict[Reach, int] = {"words": 1, "end": 2, "padding": 4}
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class Alignment:
         index = self.source.to(values.device)[..., None].expand(-1, -1, values.shape[-1])
         return values.gather(1, index)
 
-    def weights(self) -> Tensor:
-        """Return ``(n, L)`` weights that sum to 1, 0 where nothing is covered.
+    def weights(self, reach: Reach = "padding") -> Tensor:
+        """Return ``(n, L)`` weights that sum to 1, 0 where nothing is covered or beyond ``reach``.
 
         Of each prompt its words weigh as much as the first eight positions of padding, and as the rest of it, and twice
         as much as its end.
@@ -40,7 +44,7 @@ class Alignment:
             (after > NEAR_PADDING, 1.0),
         )
         weights = torch.zeros(self.source.shape)
-        for chosen, share in groups:
+        for chosen, share in groups[: _GROUPS[reach]]:
             members = (chosen & self.covered).float()
             weights += share * members / members.sum(1, keepdim=True).clamp_min(1)
         return weights / weights.sum()

@@ -96,7 +96,7 @@ def compose(context: ComposeContext) -> MethodRun:
 
     # 2. What is led.
     led = []
-    pairs_of_all = led_pairs(context.concepts, named, pipeline.vocabulary, beside=closed_form.BESIDE)
+    pairs_of_all = led_pairs(context.concepts, named, pipeline.vocabulary, beside=recipe.beside)
     for number, pairs in enumerate(pairs_of_all, start=2):
         led += led_states(pipeline, pairs, (), tail.first_layer)
         yield EraseProgress("prepare", number, total)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unsee_core.alignment import align
+from unsee_core.alignment import Reach, align
 from unsee_core.answers import EraseProgress
 from unsee_core.encoder import KEY_PREFIX, EncoderTail, hidden_from_vectors, token_vectors
 from unsee_core.least_squares import low_rank, solve_change
@@ -44,6 +44,8 @@ class Recipe:
         ridge: pull towards no change, as a share of the inputs' mean second moment.
         empty_rows: how many held prompts the empty one, which every guided picture uses, weighs as.
         use_metric: the last layer's factors are cut in the cross-attention metric; else in the plain distance.
+        reach: the last positions that are led: a prompt's words, the end token too, or the padding too.
+        beside: prompts with another thing, for each of a concept's words.
     """
 
     layers: int = 3
@@ -52,6 +54,8 @@ class Recipe:
     ridge: float = 3e-3
     empty_rows: int = 16
     use_metric: bool = True
+    reach: Reach = "padding"
+    beside: int = 84
 
 
 @dataclass
@@ -78,12 +82,16 @@ class States:
 
 
 def led_states(
-    pipeline: Pipeline, pairs: Sequence[tuple[str, str]], words: Sequence[PseudoWord], first_layer: int
+    pipeline: Pipeline,
+    pairs: Sequence[tuple[str, str]],
+    words: Sequence[PseudoWord],
+    first_layer: int,
+    reach: Reach = "padding",
 ) -> list[States]:
     """Return the states of prompts and of what each becomes; weights sum to 1 over all."""
     groups = [pairs[::_FULL_EVERY], [pair for i, pair in enumerate(pairs) if i % _FULL_EVERY]]
-    standing_for = len(pairs) / len(groups[0])
-    states = [_led(pipeline, group, words, first_layer, i > 0, standing_for) for i, group in enumerate(groups) if group]
+    parts = [_Part(group, is_short=i > 0, reach=reach) for i, group in enumerate(groups) if group]
+    states = [_led(pipeline, part, words, first_layer, len(pairs) / len(groups[0])) for part in parts]
     total = sum(float(part.weights.sum()) for part in states)
     for part in states:
         part.weights /= total
@@ -124,23 +132,23 @@ def solve(
     return LoraFactors(pairs)
 
 
-def _led(
-    pipeline: Pipeline,
-    pairs: Sequence[tuple[str, str]],
-    words: Sequence[PseudoWord],
-    layer: int,
-    is_short: bool,
-    standing_for: float,
-) -> States:
+@dataclass(frozen=True)
+class _Part:
+    pairs: Sequence[tuple[str, str]]
+    is_short: bool
+    reach: Reach
+
+
+def _led(pipeline: Pipeline, part: _Part, words: Sequence[PseudoWord], layer: int, standing_for: float) -> States:
     """Return the states of pairs, cut short or else with late positions that stand for so many prompts each."""
-    prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*pairs, strict=True))
+    prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*part.pairs, strict=True))
     end = token_vectors(pipeline, torch.tensor(pipeline.tokenizer.eos_token_id)).float()
     alignment = align(prompts, becomes, end)
-    length = max(SHORT, int(alignment.ends.max()) + 2) if is_short else prompts.shape[1]
+    length = max(SHORT, int(alignment.ends.max()) + 2) if part.is_short else prompts.shape[1]
     now, wanted = (hidden_from_vectors(pipeline, side[:, :length], layer) for side in (prompts, becomes))
     source = alignment.source[:, :length].clamp(max=length - 1).to(now.device)
-    weights = alignment.weights()[:, :length] * len(pairs)
-    if not is_short:
+    weights = alignment.weights(part.reach)[:, :length] * len(part.pairs)
+    if not part.is_short:
         weights[:, SHORT:] *= standing_for
     return States(now, wanted, source, weights.to(now.device))
 

@@ -298,7 +298,7 @@ MANIFEST = answers.Manifest(
         5.0,
         ("a warning",),
         {"cat": 0.0625},
-    ),  # fmt: skip
+    ),
     base_mismatch=True,
     concepts=(job.Concept("dog", ("hound",), "brand"),),
 )

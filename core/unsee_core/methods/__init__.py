@@ -14,7 +14,7 @@ __all__ = ["DEFAULT_METHOD", "METHODS", "EraseContext", "Erasure", "Method", "Me
 
 _ALL = (few_shot_lora, closed_form, ablation, sdd, surgical, reward)
 METHODS: Mapping[str, Method] = {module.METHOD.name: module.METHOD for module in _ALL}
-DEFAULT_METHOD = few_shot_lora.METHOD.name
+DEFAULT_METHOD = "closed_form"
 
 
 def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:

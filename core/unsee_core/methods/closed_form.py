@@ -35,7 +35,6 @@ from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, placeholder
 
-BESIDE = 84  # prompts with another thing, for each of the concept's words
 INVERSION_STEPS = 80
 HARDEN_TOKENS = 2
 
@@ -54,8 +53,9 @@ class _Problem:
     def rows(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
         """Return fresh rows: a solve uses them up."""
         one = AnchoredConcept(concept, self.anchor)
-        (pairs,) = led_pairs([one], self.named, self.pipeline.vocabulary, beside=BESIDE)
-        return [*led_states(self.pipeline, pairs, words, self.tail.first_layer), *map(replace, self.held)]
+        (pairs,) = led_pairs([one], self.named, self.pipeline.vocabulary, beside=self.recipe.beside)
+        led = led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe.reach)
+        return [*led, *map(replace, self.held)]
 
 
 def run(context: EraseContext) -> MethodRun:

@@ -1,0 +1,207 @@
+"""What each choice in closed_form is worth, and what its report predicts. Run: ``python -m bench.ablations``.
+
+One value is changed at a time around the settled recipe, on objects of the tuning half, erased by their name alone.
+Every variant on every object is a line in ``bench/results/ablations.jsonl``; a second run goes on from there. Writes a
+table of variants, and how the reports' figures go with what the pictures show over all lines (Spearman's rho).
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import lines
+from bench.asking import Sizes, asked_of
+from bench.budgets import BUDGETS
+from bench.drawing import MODEL
+from bench.editing import context_of, job_of, settings_of, timed
+from bench.eyes import OwnJudge
+from bench.gallery import Gallery
+from bench.lines import RESULTS
+from bench.measures import Measure, measures_of
+from bench.painting import FAST, Model
+from unsee_core.conditioning import AppliedAdapter
+from unsee_core.edit_work import library_versions
+from unsee_core.job import OptionValue
+from unsee_core.joint_solve import Recipe
+from unsee_core.methods import closed_form
+from unsee_core.pipeline import load_pipeline
+from unsee_core.report import make_report
+
+METHOD = closed_form.METHOD.name
+SIZES = Sizes(erased=25, retained=25, near=15, pairs=20, synonyms=10)
+SHOWN = ("erased", "synonyms", "retained", "near", "other_kind", "other_in_pairs")
+GONE = ("erased", "synonyms")
+_NO_DIGEST = "sha256:" + "0" * 64
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A choice and the value that it is changed to.
+
+    Attributes:
+        label: as the table says it.
+        recipe: fields of ``Recipe`` that are changed.
+        options: of the method that are changed.
+        strength: None: chosen by the method.
+    """
+
+    label: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    strength: float | None = None
+
+
+VARIANTS = (
+    Variant("as settled"),
+    *(Variant(f"last {n} layers", {"layers": n}) for n in (1, 2, 4, 6)),
+    *(Variant(f"rank {n}", {"rank": n}) for n in (4, 8, 24)),
+    Variant("plain distance, no metric", {"use_metric": False}),
+    Variant("only the words led", {"reach": "words"}),
+    Variant("words and end led, no padding", {"reach": "end"}),
+    *(Variant(f"ridge {x:g}", {"ridge": x}) for x in (1e-4, 3e-2)),
+    *(Variant(f"retain weight {x:g}", {"retain_weight": x}) for x in (2.0, 80.0)),
+    *(Variant(f"beside {n} other things", {"beside": n}) for n in (0, 30)),
+    *(Variant(f"strength {x:g}", strength=x) for x in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)),
+    Variant("images too: image_words 2", options={"image_words": 2}),
+    Variant("robust rounds: harden 2", options={"harden": 2}),
+)
+
+
+def measure(gallery: Gallery, variant: Variant, name: str) -> dict[str, Any]:
+    """Return one line: a concept erased by a variant."""
+    pipeline = gallery.pipeline
+    job = replace(job_of(name, METHOD), options=variant.options, strength=variant.strength)
+    context = context_of(pipeline, job, settings_of(pipeline, METHOD, job))
+    began = time.perf_counter()
+    erasure, _ = timed(closed_form.erase(context, replace(Recipe(), **variant.recipe)))
+    seconds = time.perf_counter() - began
+    report, _ = timed(make_report(context, erasure.factors))
+    asked = asked_of(name, SIZES)
+    model = Model(pipeline, (AppliedAdapter(_NO_DIGEST, erasure.factors, 1.0),))
+    counts = measures_of(name, asked, *gallery.compare(model, asked.all()))
+    return {
+        "variant": variant.label,
+        "concept": name,
+        "under": under(gallery, variant),
+        "strength": erasure.strength,
+        "seconds": round(seconds, 3),
+        "erase_ratio": report.erase_ratio,
+        "retain_drift": report.retain_drift.p95,
+        "measures": {measure: asdict(count) for measure, count in counts.items()},
+    }
+
+
+def under(gallery: Gallery, variant: Variant) -> dict[str, Any]:
+    """Return what must be the same for a line to hold, as JSON reads it back."""
+    recipe = asdict(replace(Recipe(), **variant.recipe))
+    content: dict[str, Any] = json.loads(
+        json.dumps({**asdict(gallery.conditions), **recipe, **variant.options, "of": variant.strength})
+    )
+    return content
+
+
+def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the measures over some lines: what is gone absolute, what is kept of what the unedited model showed."""
+    found = {}
+    for name in SHOWN:
+        total = sum((Measure(**row["measures"][name]) for row in rows if name in row["measures"]), Measure(0, 0, 0, 0))
+        found[name] = total.gone.value if name in GONE else total.of_unedited
+    return found
+
+
+def correlations(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return Spearman's rho of what the report says and what the pictures show, a point a line."""
+    seen = [shares([row]) for row in rows]
+    return {
+        "erase ratio with UA": spearman([row["erase_ratio"] for row in rows], [one["erased"] for one in seen]),
+        "retain drift with near objects lost": spearman(
+            [row["retain_drift"] for row in rows], [1 - one["near"] for one in seen]
+        ),
+    }
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Spearman's rank correlation; equal values share the mean of their ranks."""
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (counts.cumsum() - (counts - 1) / 2)[places]
+    return ranks
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
+    """Return the tables."""
+    text = [
+        "# What each choice in closed_form is worth",
+        "",
+        f"`{about['command']}`, {about['date']}, {about['machine']}; {about['versions']}; model {about['model']}. "
+        f"Tuning half: {', '.join(about['concepts'])}, by name alone; UA rests on {about['pictures']} pictures. One "
+        f"value changed at a time around {asdict(Recipe())}. UA and synonyms: gone, absolute; the others as a share of "
+        "the unedited model's. Erase ratio and retain drift (p95) are the report's. Seconds beside whatever else the "
+        "machine did.",
+        "",
+        "| choice | UA | synonyms | IRA | near IRA | CRA | other of two | strength | erase ratio | drift | seconds |",
+        "|---" * 11 + "|",
+    ]
+    for label in dict.fromkeys(variant.label for variant in VARIANTS):
+        some = [row for row in rows if row["variant"] == label]
+        if some:
+            means = [sum(row[name] for row in some) / len(some) for name in ("strength", "erase_ratio", "retain_drift")]
+            seconds = sum(row["seconds"] for row in some) / len(some)
+            cells = [*(f"{share:.1%}" for share in shares(some).values()), *(f"{mean:.2f}" for mean in means)]
+            text.append(f"| {label} | {' | '.join(cells)} | {seconds:.2f} |")
+    text += ["", f"Spearman's rho over the {len(rows)} erasures:", ""]
+    text += [f"- {name}: {rho:.2f}" for name, rho in about["rho"].items()]
+    return "\n".join(text) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what was not measured yet, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--concepts", nargs="+", default=BUDGETS["small"].objects["tuning"])
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+
+    budget = BUDGETS["small"]
+    pipeline = load_pipeline(str(MODEL), device="cpu")
+    sampler = replace(FAST, steps=budget.steps)
+    gallery = Gallery(pipeline, OwnJudge(), sampler, options.results / "cache" / "unedited.jsonl")
+    path = options.results / "ablations.jsonl"
+    wanted = {variant.label: under(gallery, variant) for variant in VARIANTS}
+    rows = [row for row in lines.read(path) if row["under"] == wanted.get(row["variant"])]
+    for variant in VARIANTS:
+        for name in options.concepts:
+            if not any(row["variant"] == variant.label and row["concept"] == name for row in rows):
+                rows.append(measure(gallery, variant, name))
+                lines.append(path, [rows[-1]])
+        print(variant.label, shares([row for row in rows if row["variant"] == variant.label]), flush=True)
+    about = {
+        "command": "python -m bench.ablations",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "versions": library_versions(),
+        "model": gallery.conditions.model,
+        "concepts": list(dict.fromkeys(row["concept"] for row in rows)),
+        "pictures": SIZES.erased * len({row["concept"] for row in rows}),
+        "rho": correlations(rows),
+    }
+    (options.results / "ablations.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    (options.results / "ablations.md").write_text(markdown(rows, about), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

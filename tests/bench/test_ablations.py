@@ -1,0 +1,38 @@
+"""The ablation study's figures."""
+
+import pytest
+
+from bench.ablations import VARIANTS, shares, spearman
+from unsee_core.joint_solve import Recipe
+from unsee_core.methods import closed_form
+
+
+def test_ranks_that_agree_are_correlated_whatever_the_values():
+    assert spearman([1.0, 2.0, 30.0], [0.1, 0.2, 0.21]) == pytest.approx(1)
+    assert spearman([1.0, 2.0, 30.0], [3.0, 2.0, 1.0]) == pytest.approx(-1)
+    assert spearman([1.0, 1.0, 2.0, 2.0], [1.0, 2.0, 1.0, 2.0]) == pytest.approx(0)
+
+
+def test_shares_are_over_all_lines_and_pass_over_what_a_concept_has_not():
+    def row(**measures: tuple[int, int, int]) -> dict[str, object]:
+        counts = {
+            name: {"of": of, "before": before, "after": after, "both": min(before, after)}
+            for name, (of, before, after) in measures.items()
+        }
+        return {"measures": counts}
+
+    found = shares(
+        [row(erased=(10, 10, 1), near=(10, 8, 8)), row(erased=(10, 9, 0), near=(10, 8, 4), synonyms=(4, 4, 1))]
+    )
+    assert found["erased"] == 0.95
+    assert found["near"] == 0.75
+    assert found["synonyms"] == 0.75
+
+
+def test_every_variant_changes_what_the_method_has():
+    names = {option.name for option in closed_form.METHOD.options}
+    for variant in VARIANTS:
+        assert variant.recipe.keys() <= vars(Recipe()).keys()
+        assert variant.options.keys() <= names
+        assert all(getattr(Recipe(), name) != value for name, value in variant.recipe.items())
+    assert len({variant.label for variant in VARIANTS}) == len(VARIANTS)
