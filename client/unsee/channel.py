@@ -64,14 +64,14 @@ class Connection:
 
     def __post_init__(self) -> None:
         if not self.target:
-            raise InvalidArgumentError("target: got nothing, allowed host:port")
+            raise InvalidArgumentError.of("target", "got nothing, allowed host:port")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
-            raise InvalidArgumentError("token: got white space or other than ASCII, allowed printable ASCII")
+            raise InvalidArgumentError.of("token", "got white space or other than ASCII, allowed printable ASCII")
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise InvalidArgumentError("tls_cert, tls_key: got one of them, allowed both or none")
+            raise InvalidArgumentError.of("tls_cert, tls_key", "got one of them, allowed both or none")
         if self.token is not None and not self.is_encrypted and not _is_loopback(self.target):
-            message = f"token: refused over plaintext to {self.target}; allowed: TLS (tls=True or tls_ca), or loopback"
-            raise InvalidArgumentError(message)
+            message = f"refused over plaintext to {self.target}; allowed: TLS (tls=True or tls_ca), or loopback"
+            raise InvalidArgumentError.of("token", message)
 
     @property
     def is_encrypted(self) -> bool:
@@ -101,7 +101,7 @@ class Connection:
 def _read_pem(path: Path, field: str) -> bytes:
     data = read_file(path, field)
     if b"-----BEGIN " not in data:  # gRPC would take it, and say that the server is not there
-        raise InvalidArgumentError(f"{field}: {path} is no PEM file; allowed one with a -----BEGIN line")
+        raise InvalidArgumentError.of(field, f"{path} is no PEM file; allowed one with a -----BEGIN line")
     return data
 
 

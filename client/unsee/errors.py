@@ -17,6 +17,7 @@ unsee.Error
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Self
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -91,6 +92,11 @@ class InvalidArgumentError(Error):
     """A field's value is not allowed."""
 
     status = Status.INVALID_ARGUMENT
+
+    @classmethod
+    def of(cls, field: str, description: str) -> Self:
+        """Return the error of one field: what was got, and what is allowed."""
+        return cls(f"{field}: {description}", violations=(FieldViolation(field, description),))
 
 
 class NotFoundError(Error):

@@ -62,7 +62,7 @@ def image_bytes(image: ImageInput, field: str) -> bytes:
     if isinstance(image, Image.Image):
         return _png(image, field)
     if not isinstance(image, str | os.PathLike):
-        raise InvalidArgumentError(f"{field}: got {type(image).__name__}, allowed a path, bytes or a PIL image")
+        raise InvalidArgumentError.of(field, f"got {type(image).__name__}, allowed a path, bytes or a PIL image")
     return read_file(Path(image), field)
 
 
@@ -71,7 +71,7 @@ def _png(image: Image.Image, field: str) -> bytes:
     try:
         (image if image.mode in _PNG_MODES else image.convert("RGB")).save(packed, format="PNG")
     except OSError as error:  # PIL reads files late
-        raise InvalidArgumentError(f"{field}: the picture cannot be read: {error}") from error
+        raise InvalidArgumentError.of(field, f"the picture cannot be read: {error}") from error
     return packed.getvalue()
 
 
@@ -84,7 +84,7 @@ def read_file(path: Path, field: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InvalidArgumentError(f"{field}: {path} cannot be read: {error.strerror}") from error
+        raise InvalidArgumentError.of(field, f"{path} cannot be read: {error.strerror}") from error
 
 
 def write_file(path: Path, data: bytes) -> Path:
@@ -99,5 +99,5 @@ def write_file(path: Path, data: bytes) -> Path:
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise InvalidArgumentError(f"path: {path} cannot be written: {error.strerror}") from error
+        raise InvalidArgumentError.of("path", f"{path} cannot be written: {error.strerror}") from error
     return path

@@ -69,12 +69,12 @@ def _method_options(method: str | None, options: Mapping[str, int | float | bool
         return {}
     if method is None or method not in METHOD_OPTIONS:
         allowed = f"with method one of {', '.join(METHOD_OPTIONS)}"
-        raise InvalidArgumentError(f"options: got {', '.join(options)} and method {method!r}, allowed {allowed}")
+        raise InvalidArgumentError.of("options", f"got {', '.join(options)} and method {method!r}, allowed {allowed}")
     message = METHOD_OPTIONS[method]
     names = [field.name for field in message.DESCRIPTOR.fields]
     for name in options:
         if name not in names:
-            raise InvalidArgumentError(f"options: got {name!r}, of {method!r} allowed {', '.join(names)}")
+            raise InvalidArgumentError.of("options", f"got {name!r}, of {method!r} allowed {', '.join(names)}")
     return {method: wire(message, **options)}
 
 
@@ -108,7 +108,7 @@ def audit_request(adapter: str, options: AuditOptions) -> audit_pb2.AuditAdapter
     check_names(options, AuditOptions)
     concept, synonyms = options.get("concept"), options.get("synonyms", ())
     if concept is None and synonyms:
-        raise InvalidArgumentError("synonyms: got some without a concept, allowed together with one")
+        raise InvalidArgumentError.of("synonyms", "got some without a concept, allowed together with one")
     images = several("images", options.get("images", ()))
     budget = options.get("budget")
     return wire(
@@ -196,7 +196,7 @@ def wire(kind: type[Message], /, **fields: object) -> Message:
             try:
                 kind(**{name: value})
             except (TypeError, ValueError) as error:
-                raise InvalidArgumentError(f"{name}: got {str(value)[:80]!r}; {error}") from error
+                raise InvalidArgumentError.of(name, f"got {str(value)[:80]!r}; {error}") from error
         raise
 
 
@@ -207,7 +207,7 @@ def choice(numbers: Mapping[Name, Number], field: str, name: Name) -> Number:
         InvalidArgumentError: there is no such name.
     """
     if name not in numbers:
-        raise InvalidArgumentError(f"{field}: got {name!r}, allowed {', '.join(numbers)}")
+        raise InvalidArgumentError.of(field, f"got {name!r}, allowed {', '.join(numbers)}")
     return numbers[name]
 
 
@@ -218,7 +218,7 @@ def several(field: str, values: Iterable[Item]) -> Iterable[Item]:
         InvalidArgumentError: it is a single one.
     """
     if isinstance(values, str | bytes | PathLike) or not isinstance(values, Iterable):
-        raise InvalidArgumentError(f"{field}: got one {type(values).__name__}, allowed a list of them")
+        raise InvalidArgumentError.of(field, f"got one {type(values).__name__}, allowed a list of them")
     return values
 
 
@@ -232,7 +232,7 @@ def _adapter_ref(adapter: AdapterInput) -> generate_pb2.AdapterRef:
             given = _schedule(schedule)
             return wire(generate_pb2.AdapterRef, adapter=name, weight=weight, schedule=given, gate=gate)
     allowed = "a name, a digest, a pair of one and a weight, or an AdapterRef"
-    raise InvalidArgumentError(f"adapters: got {adapter!r}, allowed {allowed}")
+    raise InvalidArgumentError.of("adapters", f"got {adapter!r}, allowed {allowed}")
 
 
 def _schedule(schedule: AdapterSchedule | None) -> generate_pb2.AdapterSchedule | None:
@@ -257,7 +257,7 @@ def _timestamp(field: str, when: datetime | None) -> Timestamp | None:
     if when is None:
         return None
     if when.tzinfo is None:
-        raise InvalidArgumentError(f"{field}: got {when.isoformat()}, allowed a time with a time zone")
+        raise InvalidArgumentError.of(field, f"got {when.isoformat()}, allowed a time with a time zone")
     stamp = Timestamp()
     stamp.FromDatetime(when)
     return stamp

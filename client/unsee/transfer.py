@@ -73,7 +73,7 @@ def upload(
     check_names(options, ImportOptions)
     concept, synonyms = options.get("concept"), options.get("synonyms", ())
     if concept is None and synonyms:
-        raise InvalidArgumentError(f"synonyms: got {synonyms!r} without a concept, allowed with one")
+        raise InvalidArgumentError.of("synonyms", f"got {synonyms!r} without a concept, allowed with one")
     data = source if isinstance(source, bytes) else _read_adapter(Path(source))
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     begin = wire(
@@ -110,7 +110,7 @@ def save_adapter(path: str | os.PathLike[str], data: bytes, layout: AdapterForma
     folder = Path(path)
     if folder.exists() and not (replace and _holds_an_adapter_alone(folder)):
         allowed = "a folder that holds nothing but an adapter" if replace else "a folder that does not"
-        raise InvalidArgumentError(f"path: {folder} exists, allowed {allowed}")
+        raise InvalidArgumentError.of("path", f"{folder} exists, allowed {allowed}")
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as around:
             draft = Path(around) / "new"
@@ -124,7 +124,7 @@ def save_adapter(path: str | os.PathLike[str], data: bytes, layout: AdapterForma
     except (zipfile.BadZipFile, KeyError) as error:
         raise DataLossError(f"the server's zip for peft cannot be read: {error}") from error
     except OSError as error:
-        raise InvalidArgumentError(f"path: {folder} cannot be written: {error.strerror}") from error
+        raise InvalidArgumentError.of("path", f"{folder} cannot be written: {error.strerror}") from error
     return folder
 
 
@@ -135,7 +135,7 @@ def _holds_an_adapter_alone(folder: Path) -> bool:
 def check_format(layout: AdapterFormat) -> None:
     """Raise InvalidArgumentError unless the layout is a known one."""
     if layout not in FORMATS:
-        raise InvalidArgumentError(f"format: got {layout!r}, allowed {', '.join(FORMATS)}")
+        raise InvalidArgumentError.of("format", f"got {layout!r}, allowed {', '.join(FORMATS)}")
 
 
 def _read_adapter(path: Path) -> bytes:

@@ -36,8 +36,10 @@ def client() -> Any:
     ],
 )
 def test_an_erasure_that_does_not_fit_the_wire_is_refused(client: Any, options: Any, message: str) -> None:
-    with pytest.raises(unsee.InvalidArgumentError, match=message):
+    with pytest.raises(unsee.InvalidArgumentError, match=message) as refused:
         client.start_erase("cat", **options)
+    (violation,) = refused.value.violations
+    assert str(refused.value) == f"{violation.field}: {violation.description}"
 
 
 @pytest.mark.parametrize(

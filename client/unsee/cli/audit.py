@@ -85,7 +85,7 @@ def audit(
 
 def _check_page(path: Path | None, force: bool) -> None:
     if path is not None and not path.resolve().parent.is_dir():
-        raise InvalidArgumentError(f"--html: {path} cannot be written: there is no such folder")
+        raise InvalidArgumentError.of("--html", f"{path} cannot be written: there is no such folder")
     check_is_free(path, force, option="--html")
 
 
@@ -93,7 +93,7 @@ def _write(path: Path, page: str) -> None:
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise InvalidArgumentError(f"--html: {path} cannot be written: {error.strerror}") from error
+        raise InvalidArgumentError.of("--html", f"{path} cannot be written: {error.strerror}") from error
 
 
 @contextmanager

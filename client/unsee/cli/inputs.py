@@ -17,7 +17,9 @@ def resolved(client: Client, text: str) -> tuple[str, float]:
         try:
             name, weight = head, float(tail)
         except ValueError:
-            raise InvalidArgumentError(f"--adapter: got the weight {tail!r}, allowed a number in [-2, 2]") from None
+            raise InvalidArgumentError.of(
+                "--adapter", f"got the weight {tail!r}, allowed a number in [-2, 2]"
+            ) from None
     return client.import_adapter(name).digest if is_adapter_file(Path(name)) else name, weight
 
 
@@ -27,15 +29,15 @@ def schedule_of(text: str | None) -> AdapterSchedule | None:
         return None
     parts = [_number(part) for part in text.split(":")]
     if len(parts) not in (2, 3) or any(part is None or isinstance(part, bool) for part in parts):
-        message = f"--adapter-schedule: got {text!r}, allowed START:END or START:END:RAMP, shares of the steps"
-        raise InvalidArgumentError(message)
+        message = f"got {text!r}, allowed START:END or START:END:RAMP, shares of the steps"
+        raise InvalidArgumentError.of("--adapter-schedule", message)
     return AdapterSchedule(*(float(part) for part in parts if part is not None))
 
 
 def guard_of(scale: float | None, words: list[str] | None) -> Guard | None:
     """Return the guard that ``--guard`` and ``--guard-word`` stand for."""
     if scale is None and words:
-        raise InvalidArgumentError("--guard-word: got one without --guard, allowed together with a scale")
+        raise InvalidArgumentError.of("--guard-word", "got one without --guard, allowed together with a scale")
     return None if scale is None else Guard(scale, tuple(words or ()))
 
 
@@ -47,7 +49,7 @@ def is_adapter_file(path: Path) -> bool:
 def check_is_free(path: Path | None, force: bool, *, option: str = "--output") -> None:
     """Raise InvalidArgumentError if something is there that must not be overwritten."""
     if path is not None and path.exists() and not force:
-        raise InvalidArgumentError(f"{option}: {path} exists; --force overwrites it")
+        raise InvalidArgumentError.of(option, f"{path} exists; --force overwrites it")
 
 
 def made_folder(path: Path) -> None:
@@ -55,14 +57,14 @@ def made_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidArgumentError(f"--output: {path} cannot be made: {error.strerror}") from error
+        raise InvalidArgumentError.of("--output", f"{path} cannot be made: {error.strerror}") from error
 
 
 def labels_of(texts: list[str] | None) -> dict[str, str]:
     """Return the labels that ``KEY=VALUE`` texts stand for."""
     for text in texts or []:
         if "=" not in text:
-            raise InvalidArgumentError(f"--label: got {text!r}, allowed KEY=VALUE")
+            raise InvalidArgumentError.of("--label", f"got {text!r}, allowed KEY=VALUE")
     return dict(text.split("=", 1) for text in texts or [])
 
 
@@ -73,7 +75,7 @@ def options_of(texts: list[str] | None) -> dict[str, int | float | bool]:
         name, _, value = text.partition("=")
         number = _number(value)
         if not name or number is None:
-            raise InvalidArgumentError(f"--option: got {text!r}, allowed NAME=VALUE with a number, true or false")
+            raise InvalidArgumentError.of("--option", f"got {text!r}, allowed NAME=VALUE with a number, true or false")
         options[name] = number
     return options
 
