@@ -44,6 +44,8 @@ def test_the_reference_is_the_methods_own_setting_where_no_curve_was_measured(tm
     assert reference_of(tmp_path) == Runner("few_shot_lora")
     (tmp_path / "few_shot_steps.json").write_text(json.dumps({"fewest_steps": 20}))
     assert reference_of(tmp_path).label == "few_shot_lora, 20 steps"
+    (tmp_path / "few_shot_steps.json").write_text(json.dumps({"fewest_steps": 40}))  # its own default
+    assert reference_of(tmp_path) == Runner("few_shot_lora")
 
 
 def test_the_fewest_steps_are_those_within_two_points_of_the_best():
