@@ -2,7 +2,7 @@
 
 One value is changed at a time around the settled recipe, on objects of the tuning half, erased by their name alone.
 Every variant on every object is a line in ``bench/results/ablations.jsonl``; a second run goes on from there. Writes a
-table of variants, and how the reports' figures go with what the pictures show over all lines (Spearman's rho).
+table after every variant, and how the reports' figures go with what the pictures show over all lines (Spearman's rho).
 """
 
 import argparse
@@ -39,7 +39,7 @@ from unsee_core.pipeline import load_pipeline
 from unsee_core.report import make_report
 
 METHOD = closed_form.METHOD.name
-SIZES = Sizes(erased=25, retained=25, near=15, pairs=20, synonyms=10)
+SIZES = Sizes(erased=20, retained=15, near=15, pairs=10, synonyms=5)
 SHOWN = ("erased", "synonyms", "retained", "near", "other_kind", "other_in_pairs")
 GONE = ("erased", "synonyms")
 _NO_DIGEST = "sha256:" + "0" * 64
@@ -187,7 +187,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not any(row["variant"] == variant.label and row["concept"] == name for row in rows):
                 rows.append(measure(gallery, variant, name))
                 lines.append(path, [rows[-1]])
+        write(options.results, rows, gallery)
         print(variant.label, shares([row for row in rows if row["variant"] == variant.label]), flush=True)
+    return 0
+
+
+def write(results: Path, rows: Sequence[Mapping[str, Any]], gallery: Gallery) -> None:
+    """Write the tables of what is measured so far."""
     about = {
         "command": "python -m bench.ablations",
         "date": datetime.now(UTC).date().isoformat(),
@@ -198,9 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "pictures": SIZES.erased * len({row["concept"] for row in rows}),
         "rho": correlations(rows),
     }
-    (options.results / "ablations.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
-    (options.results / "ablations.md").write_text(markdown(rows, about), encoding="utf-8")
-    return 0
+    (results / "ablations.json").write_text(json.dumps({**about, "rows": list(rows)}, indent=1) + "\n")
+    (results / "ablations.md").write_text(markdown(rows, about), encoding="utf-8")
 
 
 if __name__ == "__main__":

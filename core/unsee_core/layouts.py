@@ -1,10 +1,11 @@
 """The key layouts that LoRA files for a text encoder come in, told from the keys.
 
-diffusers  text_encoder.text_model.encoder.layers.22.mlp.fc2.lora_A.weight
+diffusers  text_encoder.text_model.encoder.layers.22.mlp.fc2.lora_linear_layer.down.weight, .up.weight
 peft       base_model.model.text_model.encoder.layers.22.mlp.fc2.lora_A.weight
 kohya      lora_te_text_model_encoder_layers_22_mlp_fc2.lora_down.weight, .lora_up.weight, .alpha
 
-transformers 5 dropped the level ``text_model.``, so files written with it may lack it in the first two.
+transformers 5 dropped the level ``text_model.``, so files written with it may lack it in the first two. diffusers says
+``lora_A`` and ``lora_B``, too, but reads these only where the attention changes as well.
 """
 
 import re
@@ -21,7 +22,9 @@ MAX_RANK = 320
 MODULES = ("mlp.fc1", "mlp.fc2", "self_attn.k_proj", "self_attn.out_proj", "self_attn.q_proj", "self_attn.v_proj")
 _PATH = r"encoder\.layers\.(?:0|[1-9][0-9]?)\.(?:" + "|".join(re.escape(module) for module in MODULES) + ")"
 _LEVEL = "text_model."
-_DOTTED = re.compile(rf"(?:text_encoder|base_model\.model)\.(?:text_model\.)?({_PATH})\.lora_([AB])\.weight\Z")
+_DOTTED_PARTS = {"lora_A": "A", "lora_B": "B", "lora_linear_layer.down": "A", "lora_linear_layer.up": "B"}
+_PARTS = "|".join(map(re.escape, _DOTTED_PARTS))
+_DOTTED = re.compile(rf"(?:text_encoder|base_model\.model)\.(?:text_model\.)?({_PATH})\.({_PARTS})\.weight\Z")
 _KOHYA = {
     f"lora_te_text_model_encoder_layers_{i}_{module.replace('.', '_')}": f"text_model.encoder.layers.{i}.{module}"
     for i in range(100)
@@ -34,7 +37,8 @@ _NORM = {"unsee_lora.final_layer_norm.weight": "weight", "unsee_lora.final_layer
 
 def to_diffusers(factors: LoraFactors) -> dict[str, Tensor]:
     """Return the tensors by their keys in diffusers' layout; the final norm's change under keys of our own."""
-    tensors = {f"text_encoder.{path}.lora_{letter}.weight": value for path, letter, value in _each(factors)}
+    part = {"A": "lora_linear_layer.down", "B": "lora_linear_layer.up"}
+    tensors = {f"text_encoder.{path}.{part[letter]}.weight": value for path, letter, value in _each(factors)}
     if factors.final_norm is not None:
         tensors |= {key: getattr(factors.final_norm, part) for key, part in _NORM.items()}
     return tensors
@@ -94,7 +98,7 @@ def _each(factors: LoraFactors) -> list[tuple[str, str, Tensor]]:
 def _place(key: str) -> tuple[str, str]:
     """Return the module's path and the part, "A", "B" or "alpha", that a key stands for."""
     if found := _DOTTED.match(key):
-        return _LEVEL + found[1], found[2]
+        return _LEVEL + found[1], _DOTTED_PARTS[found[2]]
     name, _, part = key.partition(".")
     if name in _KOHYA and part in _KOHYA_PARTS:
         return _KOHYA[name], _KOHYA_PARTS[part]

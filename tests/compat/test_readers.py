@@ -107,6 +107,15 @@ def test_diffusers_loads_the_stored_bytes(tiny: Path, tiny_pipeline: Pipeline, t
     torch.testing.assert_close(found, encode_changed(tiny, tiny_pipeline, factors), **TOLERANCE)
 
 
+def test_diffusers_loads_the_stored_bytes_of_an_adapter_that_changes_mlps_alone(
+    tiny: Path, tiny_pipeline: Pipeline, tmp_path: Path
+) -> None:
+    factors = random_factors(tiny_pipeline, 1, 2, rank=3).scaled(20)
+    mlps = LoraFactors({path: pair for path, pair in factors.pairs.items() if path.endswith("mlp.fc2")})
+    found = read_by_diffusers(tiny, tmp_path, to_bytes(mlps, METADATA))
+    torch.testing.assert_close(found, encode_changed(tiny, tiny_pipeline, mlps), **TOLERANCE)
+
+
 @pytest.mark.skipif(
     tuple(map(int, version("diffusers").split(".")[:2])) < (0, 42),
     reason="of diffusers 0.36 it is known that it passes over ranks that differ between modules",

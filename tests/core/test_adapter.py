@@ -51,7 +51,7 @@ def test_the_header_is_sorted_and_holds_the_layout_of_diffusers_in_float32() -> 
     assert length % 8 == 0
     keys = [key for key, _ in json.loads(data[8 : 8 + length], object_pairs_hook=list)]
     assert keys == sorted(keys)
-    assert "text_encoder.text_model.encoder.layers.22.mlp.fc2.lora_A.weight" in keys
+    assert "text_encoder.text_model.encoder.layers.22.mlp.fc2.lora_linear_layer.down.weight" in keys
 
 
 def test_safetensors_reads_the_bytes(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_safetensors_reads_the_bytes(tmp_path: Path) -> None:
     path.write_bytes(small_bytes())
     factors = small_factors()
     with safe_open(path, "pt") as file:
-        a = file.get_tensor("text_encoder.text_model.encoder.layers.3.mlp.fc1.lora_A.weight")
+        a = file.get_tensor("text_encoder.text_model.encoder.layers.3.mlp.fc1.lora_linear_layer.down.weight")
         assert json.loads(file.metadata()["unsee"])["method"] == "few_shot_lora"
     assert torch.equal(a, factors.pairs["text_model.encoder.layers.3.mlp.fc1"].a)
 

@@ -14,7 +14,7 @@ from unsee_core.errors import AdapterFormatError
 
 BLOBS = {layout: export(small_bytes(), layout) for layout in ("diffusers", "peft", "kohya")}  # type: ignore[arg-type]
 JUNK = (None, True, 0, -1, 1e300, 10**30, "", "x", "\ud800", [], [[]], {}, {"x": 1}, "9" * 5000)
-KEY = "text_encoder.text_model.encoder.layers.22.mlp.fc2.lora_A.weight"
+KEY = "text_encoder.text_model.encoder.layers.22.mlp.fc2.lora_linear_layer.down.weight"
 
 
 def reads_or_refuses(data: bytes) -> bool:

@@ -51,6 +51,12 @@ def change(data: bytes) -> Tensor:
     return pair.b @ pair.a
 
 
+def test_both_ways_in_which_diffusers_names_factors_are_read() -> None:
+    parts = {"down": A, "up": B}
+    tensors = {f"text_encoder.{LONG}.lora_linear_layer.{part}.weight": value for part, value in parts.items()}
+    torch.testing.assert_close(change(file_of(tensors)), B @ A)
+
+
 @pytest.mark.parametrize(
     "prefix", [f"{p}.{path}" for p in ("text_encoder", "base_model.model") for path in (LONG, SHORT)]
 )

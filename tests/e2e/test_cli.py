@@ -34,7 +34,7 @@ def shell(server: Server, tmp_path: Path) -> Shell:
 
 
 def test_erase_then_generate_with_the_adapter(shell: Shell) -> None:
-    erased = shell("erase", "cat", *CATS, "--name", "cli", "--steps", "3", "-o", "cli.safetensors", "--label", "a=b")
+    erased = shell("erase", "cat", *CATS, "--name", "cli", "-o", "cli.safetensors", "--label", "a=b")
     assert erased.returncode == 0, erased.stderr
     assert (shell.folder / "cli.safetensors").stat().st_size > 1000
     assert "train 3/3" in erased.stderr
@@ -46,7 +46,7 @@ def test_erase_then_generate_with_the_adapter(shell: Shell) -> None:
 
 
 def test_a_file_is_imported_before_it_is_applied(shell: Shell) -> None:
-    shell("erase", "dog", *CATS, "--name", "from-file", "--steps", "2", "-o", "dog.safetensors")
+    shell("erase", "dog", *CATS, "--name", "from-file", "-o", "dog.safetensors")
     shell("adapters", "delete", "from-file")
     drawn = shell("generate", "a dog", "--adapter", "dog.safetensors", "--steps", "1", "--seed", "1", "--json")
     assert drawn.returncode == 0, drawn.stderr
@@ -57,7 +57,7 @@ def test_a_file_is_imported_before_it_is_applied(shell: Shell) -> None:
 
 
 def test_adapters_are_listed_shown_and_downloaded(shell: Shell) -> None:
-    shell("erase", "rose", *CATS, "--name", "shown", "--steps", "2", "--replace")
+    shell("erase", "rose", *CATS, "--name", "shown", "--replace")
     listed = json.loads(shell("adapters", "list", "--concept", "rose", "--json").stdout)
     assert [a["name"] for a in listed] == ["shown"]
     assert "shown" in shell("adapters", "list").stdout
@@ -84,7 +84,8 @@ def test_info_names_the_model_and_the_methods(shell: Shell) -> None:
     ("words", "message"),
     [
         (["adapters", "get", "nobody"], "'nobody' is not there"),
-        (["erase", "cat"], "images"),
+        (["erase", "cat", "--method", "few_shot_lora"], "images"),
+        (["erase", "cat", "--steps", "3"], "steps: got 3, allowed nothing: closed_form does not read it"),
         (["erase", "cat", "/nowhere.png"], "/nowhere.png cannot be read"),
         (["erase", "cat", *CATS, "--rank", "65"], "rank: got 65, allowed 1-64"),
         (["erase", "cat", *CATS, "--label", "x"], "--label: got 'x', allowed KEY=VALUE"),

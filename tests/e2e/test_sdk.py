@@ -81,7 +81,7 @@ def test_the_same_request_id_answers_with_the_first_result(client: unsee.Client)
 
 
 def test_a_cancelled_erasure_stops_and_frees_the_place(client: unsee.Client) -> None:
-    job = client.start_erase("dog", images=CATS, steps=2000)
+    job = client.start_erase("dog", images=CATS, method="few_shot_lora", steps=2000)
     for event in job:
         if isinstance(event, unsee.EraseProgress) and event.phase == "train":
             break
@@ -116,7 +116,7 @@ def test_the_clients_images_are_nowhere_but_in_memory(client: unsee.Client, serv
 
 
 def test_many_threads_generate_while_an_erasure_runs(client: unsee.Client) -> None:
-    job = client.start_erase("owl", images=CATS, steps=2000)
+    job = client.start_erase("owl", images=CATS, method="few_shot_lora", steps=2000)
     results: list[int] = []
     threads = [
         threading.Thread(target=lambda s=seed: results.append(client.generate("a dog", seed=s, steps=2).seeds[0]))
