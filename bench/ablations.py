@@ -7,6 +7,7 @@ table after every variant, and how the reports' figures go with what the picture
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -132,7 +133,9 @@ def correlations(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return Spearman's rank correlation; equal values share the mean of their ranks."""
+    """Return Spearman's rank correlation; equal values share the mean of their ranks; NaN where all are equal."""
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return math.nan
     return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
 
 

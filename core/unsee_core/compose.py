@@ -28,6 +28,7 @@ from unsee_core.vocabulary import Vocabulary
 
 METHOD = "compose"
 RANK_OF_EACH = 8
+MOST_DRIFT = 0.5  # more than of one concept alone: the joint solve holds so well that there is strength to gain
 _PSEUDO_WORD = re.compile(r"<images-\d+>\Z")
 
 
@@ -103,7 +104,7 @@ def compose(context: ComposeContext) -> MethodRun:
 
     # 3. Solve, and choose the strength.
     factors = yield from solve(pipeline, tail, [*led, *map(replace, held)], recipe)
-    strength = job.strength or choose_strength(pipeline, tail, held, factors)
+    strength = job.strength or choose_strength(pipeline, tail, held, factors, MOST_DRIFT)
     return Erasure(factors.scaled(strength), strength)
 
 

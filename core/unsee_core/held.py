@@ -19,7 +19,7 @@ from unsee_core.retained import vocabulary_prompts, vocabulary_states
 REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
 BISECTIONS = 3
 LEAST_STRENGTH, MOST_STRENGTH = 0.7, 1.3
-MOST_DRIFT = 0.35  # of held prompts, one in twenty, as a share of how far they lie apart
+MOST_DRIFT = 0.35
 HELD_EVERY = 8  # of the held prompts are looked at for the strength
 
 
@@ -50,19 +50,32 @@ def held_rows(
     ]
 
 
-def choose_strength(pipeline: Pipeline, tail: EncoderTail, held: Sequence[States], factors: LoraFactors) -> float:
+def choose_strength(
+    pipeline: Pipeline,
+    tail: EncoderTail,
+    held: Sequence[States],
+    factors: LoraFactors,
+    most_drift: float = MOST_DRIFT,
+) -> float:
     """Return the most strength, up to 1.3, at which what is held moves no more than it may; 0.7 at least.
 
     A little beyond 1 the concept's prompts go past what they are to become, away from the concept, which takes along
     prompts that the solve did not see.
+
+    Args:
+        pipeline: the resident model; its U-Net is read for the metric.
+        tail: the encoder's layers from the first that changes on.
+        held: rows that enter it.
+        factors: the change at strength 1.
+        most_drift: of one held prompt in twenty, as a share of how far they lie apart.
     """
     looked_at = _LookedAt(tail, held, cross_attention_metric(pipeline.unet))
     low, high = LEAST_STRENGTH, MOST_STRENGTH
-    if looked_at.drift(factors.scaled(high)) <= MOST_DRIFT:
+    if looked_at.drift(factors.scaled(high)) <= most_drift:
         return high
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if looked_at.drift(factors.scaled(middle)) <= MOST_DRIFT else (low, middle)
+        low, high = (middle, high) if looked_at.drift(factors.scaled(middle)) <= most_drift else (low, middle)
     return round(low, 3)
 
 
