@@ -7,7 +7,6 @@ table after every variant, and how the reports' figures go with what the picture
 
 import argparse
 import json
-import math
 import os
 import platform
 import sys
@@ -121,7 +120,7 @@ def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-def correlations(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def correlations(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Return Spearman's rho of what the report says and what the pictures show, a point a line."""
     seen = [shares([row]) for row in rows]
     return {
@@ -132,10 +131,10 @@ def correlations(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return Spearman's rank correlation; equal values share the mean of their ranks; NaN where all are equal."""
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Return Spearman's rank correlation; equal values share the mean of their ranks; None where all are equal."""
     if len(set(first)) < 2 or len(set(second)) < 2:
-        return math.nan
+        return None
     return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
 
 
@@ -167,7 +166,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str
             cells = [*(f"{share:.1%}" for share in shares(some).values()), *(f"{mean:.2f}" for mean in means)]
             text.append(f"| {label} | {' | '.join(cells)} | {seconds:.2f} |")
     text += ["", f"Spearman's rho over the {len(rows)} erasures:", ""]
-    text += [f"- {name}: {rho:.2f}" for name, rho in about["rho"].items()]
+    text += [
+        f"- {name}: {'none, as all are equal' if rho is None else f'{rho:.2f}'}" for name, rho in about["rho"].items()
+    ]
     return "\n".join(text) + "\n"
 
 

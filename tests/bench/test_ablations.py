@@ -11,6 +11,7 @@ def test_ranks_that_agree_are_correlated_whatever_the_values():
     assert spearman([1.0, 2.0, 30.0], [0.1, 0.2, 0.21]) == pytest.approx(1)
     assert spearman([1.0, 2.0, 30.0], [3.0, 2.0, 1.0]) == pytest.approx(-1)
     assert spearman([1.0, 1.0, 2.0, 2.0], [1.0, 2.0, 1.0, 2.0]) == pytest.approx(0)
+    assert spearman([1.0, 1.0], [1.0, 2.0]) is None
 
 
 def test_shares_are_over_all_lines_and_pass_over_what_a_concept_has_not():
