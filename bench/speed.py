@@ -167,9 +167,9 @@ def markdown(content: Mapping[str, Any], rows: Sequence[Row]) -> str:
 
 
 def reference_of(results: Path) -> Runner:
-    """Return few_shot_lora at the fewest steps of its curve, or at its default where no curve was measured."""
+    """Return few_shot_lora at the fewest steps with which it erases every kind, or at its default without a curve."""
     path = results / "few_shot_steps.json"
-    steps = json.loads(path.read_text())["fewest_steps"] if path.exists() else None
+    steps = max(json.loads(path.read_text())["fewest_steps"].values()) if path.exists() else None
     (own,) = (option.default for option in METHODS[SLOW_METHOD].options if option.name == "steps")
     return Runner(SLOW_METHOD, None if steps == own else steps)
 
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # 3. Write.
     content = {
         "date": datetime.now(UTC).date().isoformat(),
-        "command": "python -m bench.speed",
+        "command": " ".join(["python -m bench.speed", *(sys.argv[1:] if arguments is None else arguments)]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "unsee": version("unsee")},
         "model": pipeline.digests.model,

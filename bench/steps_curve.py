@@ -1,8 +1,9 @@
 """How many steps few_shot_lora needs. Run: ``python -m bench.steps_curve``.
 
-On the tuning concepts: the share of pictures that no longer show the concept, by number of steps. The fewest steps
-within two points of the best are what other methods' seconds are compared with, in ``bench.speed``. Every point is a
-line in ``bench/results/few_shot_steps.jsonl``; a second run goes on from there.
+On the tuning concepts, objects and looks apart: the share of pictures that no longer show the concept, by number of
+steps. The fewest steps within two points of the best, of the kind that needs more of them, are what other methods'
+seconds are compared with, in ``bench.speed``. Every point is a line in ``bench/results/few_shot_steps.jsonl``; a second
+run goes on from there.
 """
 
 import argparse
@@ -59,24 +60,30 @@ def fewest_steps(by_steps: dict[int, dict[str, Share]]) -> int:
     return min(steps for steps, shares in by_steps.items() if shares["ua"].value >= best - TOLERANCE)
 
 
-def markdown(by_steps: dict[int, dict[str, Share]], points: Sequence[dict[str, Any]]) -> str:
-    """Return the curve as a table."""
-    names = dict.fromkeys(one["concept"] for one in points)
-    head = [
+def kind_of(concept: str) -> str:
+    """Return the kind of a tuning concept, as the tables name it."""
+    return "looks" if concept in TUNING_LOOKS else "objects"
+
+
+def markdown(points: Sequence[dict[str, Any]]) -> str:
+    """Return the curves as tables, one a kind."""
+    text = [
         f"# {METHOD}: how many steps",
         "",
-        f"`python -m bench.steps_curve`; {', '.join(names)}; model {points[0]['under']['model']}.... UA and IRA "
-        f"with Wilson bounds, 95 %. Fewest steps within {TOLERANCE:.0%} of the best UA: **{fewest_steps(by_steps)}**.",
-        "",
-        "| steps | UA | IRA | mean seconds |",
-        "|---|---|---|---|",
+        f"`python -m bench.steps_curve`; model {points[0]['under']['model']}.... UA and IRA (others of its kind) with "
+        "Wilson bounds, 95 %. Seconds beside other work.",
     ]
-    rows = []
-    for steps, shares in by_steps.items():
-        seconds = [one["seconds"] for one in points if one["steps"] == steps]
-        cells = [f"{s.value:.1%} [{s.wilson()[0]:.1%}, {s.wilson()[1]:.1%}] of {s.of}" for s in shares.values()]
-        rows.append(f"| {steps} | {' | '.join(cells)} | {sum(seconds) / len(seconds):.1f} |")
-    return "\n".join([*head, *rows]) + "\n"
+    for kind in dict.fromkeys(kind_of(one["concept"]) for one in points):
+        own = [one for one in points if kind_of(one["concept"]) == kind]
+        by_steps = curve(own)
+        text += ["", f"## {kind.capitalize()}: {', '.join(dict.fromkeys(one['concept'] for one in own))}", ""]
+        text += [f"Fewest steps within {TOLERANCE:.0%} of the best UA: **{fewest_steps(by_steps)}**.", ""]
+        text += ["| steps | UA | IRA | mean seconds |", "|---|---|---|---|"]
+        for steps, shares in by_steps.items():
+            seconds = [one["seconds"] for one in own if one["steps"] == steps]
+            cells = [f"{s.value:.1%} [{s.wilson()[0]:.1%}, {s.wilson()[1]:.1%}] of {s.of}" for s in shares.values()]
+            text.append(f"| {steps} | {' | '.join(cells)} | {sum(seconds) / len(seconds):.1f} |")
+    return "\n".join(text) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,14 +106,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lines.append(path, points[-1:])
             print({key: value for key, value in points[-1].items() if key != "under"}, flush=True)
 
-    by_steps = curve(points)
+    curves = {
+        kind: curve([one for one in points if kind_of(one["concept"]) == kind])
+        for kind in dict.fromkeys(kind_of(one["concept"]) for one in points)
+    }
     content = {
-        "fewest_steps": fewest_steps(by_steps),
+        "fewest_steps": {kind: fewest_steps(by_steps) for kind, by_steps in curves.items()},
         "model": under["model"],
-        "curve": {steps: {name: asdict(share) for name, share in shares.items()} for steps, shares in by_steps.items()},
+        "curves": {
+            kind: {steps: {name: asdict(share) for name, share in shares.items()} for steps, shares in by_steps.items()}
+            for kind, by_steps in curves.items()
+        },
     }
     path.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n")
-    path.with_suffix(".md").write_text(markdown(by_steps, points), encoding="utf-8")
+    path.with_suffix(".md").write_text(markdown(points), encoding="utf-8")
     return 0
 
 

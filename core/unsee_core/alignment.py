@@ -64,25 +64,28 @@ def align(prompts: Tensor, anchors: Tensor, end: Tensor) -> Alignment:
         anchors: the same of the anchors, row for row.
         end: vector of the end token, ``(d,)``.
     """
-    same_end = (prompts == end).all(-1), (anchors == end).all(-1)
-    ends, anchor_ends = (is_end.float().argmax(1) for is_end in same_end)
-    rows = [
-        _aligned(prompt, anchor, int(length), int(anchor_length))
-        for prompt, anchor, length, anchor_length in zip(prompts, anchors, ends + 1, anchor_ends + 1, strict=True)
-    ]
-    covered = torch.stack([torch.arange(prompts.shape[1]) >= start for _, start in rows])
-    return Alignment(torch.stack([source for source, _ in rows]), covered, ends.cpu())
+    lengths, anchor_lengths = ((side == end).all(-1).float().argmax(1).cpu() + 1 for side in (prompts, anchors))
+    shortest = torch.minimum(lengths, anchor_lengths)
+    positions = torch.arange(prompts.shape[1])[None]  # (1, L)
+    is_inside = positions < shortest[:, None]
+
+    # 1. How many tokens both begin with, and end with.
+    forwards = (prompts == anchors).all(-1).cpu() & is_inside
+    backwards = (_from_the_end(prompts, lengths) == _from_the_end(anchors, anchor_lengths)).all(-1).cpu() & is_inside
+    beginning, ending = (same.long().cumprod(1).sum(1) for same in (forwards, backwards))
+    start = torch.minimum(beginning, shortest - 1)
+    ending = torch.minimum(ending, shortest - start)
+
+    # 2. Where each position goes.
+    between = torch.minimum(positions, (anchor_lengths - ending - 1)[:, None])
+    between = torch.maximum(between, (start - 1).clamp_min(0)[:, None])
+    source = torch.where(positions < start[:, None], positions, between)
+    is_ending = positions >= (lengths - ending)[:, None]
+    source = torch.where(is_ending, positions + (anchor_lengths - lengths)[:, None], source)
+    return Alignment(source.clamp(0, prompts.shape[1] - 1), positions >= start[:, None], lengths - 1)
 
 
-def _aligned(prompt: Tensor, anchor: Tensor, length: int, anchor_length: int) -> tuple[Tensor, int]:
-    """Return the anchor's position for each of ``(L, d)``, and the first position that differs."""
-    shortest = min(length, anchor_length)
-    same = (prompt[:shortest] == anchor[:shortest]).all(-1)
-    start = min(int(same.long().cumprod(0).sum()), shortest - 1)
-    backwards = (prompt[:length].flip(0)[:shortest] == anchor[:anchor_length].flip(0)[:shortest]).all(-1)
-    ending = min(int(backwards.long().cumprod(0).sum()), shortest - start)
-    positions = torch.arange(len(prompt))
-    between = positions.clamp(max=anchor_length - ending - 1).clamp_min(max(start - 1, 0))
-    source = torch.where(positions < start, positions, between)
-    source = torch.where(positions >= length - ending, positions - length + anchor_length, source)
-    return source.clamp(0, len(prompt) - 1), start
+def _from_the_end(values: Tensor, lengths: Tensor) -> Tensor:
+    """Return ``(n, L, d)`` values in reverse order from each row's end on; what lies beyond its start repeats that."""
+    index = (lengths[:, None] - 1 - torch.arange(values.shape[1])).clamp_min(0).to(values.device)
+    return values.gather(1, index[..., None].expand_as(values))

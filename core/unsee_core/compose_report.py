@@ -8,7 +8,6 @@ from unsee_core.compose import ComposeContext
 from unsee_core.erase_ratio import EraseRatio
 from unsee_core.lora import LoraFactors
 from unsee_core.metric import cross_attention_metric, seen_distance
-from unsee_core.near_words import vocabulary_names
 from unsee_core.neighbours import MustStay, asked_of, names_of, others_by_distance
 from unsee_core.prompts import held_out_prompts
 from unsee_core.report import Kept, drift_of, shares_of
@@ -64,14 +63,12 @@ def make_compose_report(
 
 def _must_stay(context: ComposeContext, stored: Sequence[str]) -> MustStay:
     """Return what no concept names; nearest to any of them first."""
-    names = vocabulary_names(context.pipeline)
     same = frozenset[str]().union(*map(names_of, context.erasures))
     places: dict[int, int] = {}
     for erasure in context.erasures:
-        for place, i in enumerate(others_by_distance(erasure)):
+        for place, i in enumerate(others_by_distance(erasure, same)):
             places[i] = min(place, places.get(i, place))
-    others = [i for i in places if names[i].lower() not in same]
     asked = asked_of(context.job.retain_prompts, stored, same)
-    if not (others or asked):  # the whole vocabulary is erased
+    if not (places or asked):  # the whole vocabulary is erased
         asked = {prompt: prompt for prompt in (*context.pipeline.vocabulary.scenes, "a picture")}
-    return MustStay(tuple(sorted(others, key=lambda i: (places[i], i))), asked)
+    return MustStay(tuple(sorted(places, key=lambda i: (places[i], i))), asked)

@@ -3,7 +3,7 @@
 One plain forward for both, which asks nothing of transformers but the names of the layers' parts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,11 @@ def tokenize(pipeline: Pipeline, prompts: Sequence[str]) -> tuple[Tensor, list[s
         cut_off.append(tokenizer.decode(ids[length - 1 : -1]) if len(ids) > length else "")
         rows.append(kept + [tokenizer.pad_token_id] * (length - len(kept)))
     return torch.tensor(rows), cut_off
+
+
+def token_counts(pipeline: Pipeline, prompts: Sequence[str]) -> list[int]:
+    """Return how many tokens the prompts have, with start and end, at most as many as the encoder reads."""
+    return [min(len(ids), pipeline.max_tokens) for ids in pipeline.tokenizer(list(prompts), verbose=False).input_ids]
 
 
 @torch.no_grad()
@@ -76,11 +81,13 @@ class EncoderTail(nn.Module):
         self.first_layer = first_layer
         self._config = pipeline.text_encoder.config
         numbers = range(first_layer, pipeline.encoder_layers)
-        layers = nn.ModuleDict({str(i): _Layer(self._config) for i in numbers})
-        self.encoder = nn.ModuleDict({"layers": layers})
-        self.final_layer_norm = nn.LayerNorm(self._config.hidden_size, eps=_eps(self._config))
+        with torch.device("meta"):  # no weights are drawn that are thrown away at once
+            layers = nn.ModuleDict({str(i): _Layer(self._config) for i in numbers})
+            self.encoder = nn.ModuleDict({"layers": layers})
+            self.final_layer_norm = nn.LayerNorm(self._config.hidden_size, eps=_eps(self._config))
         weights = resident.state_dict()
-        self.load_state_dict({name: weights[name] for name in self.state_dict()})
+        copies = {name: weights[name].to(torch.float32, copy=True) for name in self.state_dict()}
+        self.load_state_dict(copies, assign=True)
         self.requires_grad_(False).to(pipeline.device)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -88,6 +95,18 @@ class EncoderTail(nn.Module):
         hidden = _through(self.encoder["layers"].children(), hidden, self._config)
         output: Tensor = self.final_layer_norm(hidden)
         return output
+
+    @torch.no_grad()
+    def states(self, hidden: Tensor) -> Iterator[Tensor]:
+        """Yield what enters ``first_layer``, ``(B, L, d)``, then every layer's output, without the final norm."""
+        yield hidden
+        for layer, _ in self.encoder["layers"].named_children():
+            hidden = self.output(int(layer), hidden)
+            yield hidden
+
+    def output(self, layer: int, hidden: Tensor) -> Tensor:
+        """Return a layer's output, ``(B, L, d)``, from the hidden states that enter it."""
+        return _through((self.get_submodule(f"encoder.layers.{layer}"),), hidden, self._config)
 
     @torch.no_grad()
     def mlp_keys(self, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:

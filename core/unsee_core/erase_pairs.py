@@ -23,7 +23,8 @@ _TOGETHER = (
     "{}", "a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}", "{} on a white background",
 )  # fmt: skip
 _PLURALS = (("{}", ""), ("a photo of {}", "a photo"), ("two {}", ""), ("a picture of {}", "a picture"),
-            ("{} on a table", "on a table"))  # fmt: skip
+            ("some {}", ""), ("a group of {}", ""), ("{} on a table", "on a table"))  # fmt: skip
+_DOUBLED = (("{0} and {0}", ""), ("a photo of {0} and {0}", "a photo"), ("{0}, {0}", ""))
 _IN_A_LOOK = (("{look} of {}", "{look}"), ("{} in {look} style", "{look} style"), ("{}, {look}", "{look}"))
 _OF_THINGS = (
     ("{} of {x}", "{x}"), ("{x} in {} style", "{x}"), ("{x}, {}", "{x}"), ("{a} of {x}", "{x}"), ("{}, {x}", "{x}"),
@@ -109,14 +110,17 @@ def _contexts(
             template, rest = _OF_THINGS[i % len(_OF_THINGS)]
             yield _fill(template, word, thing), _fill(template if anchor.strip() else rest, anchor, thing)
         return
-    named_word, put = with_article(word), with_article(anchor) if anchor.strip() else ""
+    named_word = word if concept.kind == "person" else with_article(word)
+    put = with_article(anchor) if anchor.strip() else ""
     for i, thing in enumerate(map(with_article, things)):
         first, said = i % 2 == 0, _TOGETHER[i // 2 % len(_TOGETHER)]
         becomes = thing if not put else f"{put} and {thing}" if first else f"{thing} and {put}"
         yield said.format(f"{named_word} and {thing}" if first else f"{thing} and {named_word}"), said.format(becomes)
-    for look in vocabulary.looks:
-        for template, rest in _IN_A_LOOK:
-            yield template.format(named_word, look=look), (template if put else rest).format(put, look=look)
+    for i, look in enumerate(vocabulary.looks):
+        template, rest = _IN_A_LOOK[i % len(_IN_A_LOOK)]
+        yield template.format(named_word, look=look), (template if put else rest).format(put, look=look)
+    for template, rest in _DOUBLED:
+        yield template.format(named_word), (template if put else rest).format(put)
     for template, rest in () if concept.kind == "person" else _PLURALS:
         yield template.format(plural(word)), template.format(plural(anchor)) if put else rest
 

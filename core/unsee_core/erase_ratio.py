@@ -18,8 +18,8 @@ from unsee_core.spellings import spellings
 
 PERTURBATION = 0.05  # of the hidden states' own norm
 _STEPS = 2
-_SPELLED_IN = 3  # templates
-_POSITIONS = 32  # of prompts that are shorter; later ones are padding, which tells nothing more
+_SPELLED_IN = 2  # templates
+_POSITIONS = 20  # of prompts that are shorter; later ones are padding, which tells nothing more
 
 
 class EraseRatio:

@@ -3,28 +3,35 @@
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from unsee_core.encoder import EncoderTail, apply_factors
-from unsee_core.joint_solve import Recipe, States, held_states
+from unsee_core.joint_solve import Recipe, States, held_states, weigh
 from unsee_core.lora import LoraFactors
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.naming import Naming
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import hidden_before_words
-from unsee_core.retained import vocabulary_prompts, vocabulary_states
+from unsee_core.retained import known_parts, vocabulary_prompts
 
 REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
-BISECTIONS = 3
-LEAST_STRENGTH, MOST_STRENGTH = 0.7, 1.3
+LEAST_STRENGTH = 0.7
+STRENGTHS = (1.0, 1.3)  # looked at; the strength lies between, or below
 MOST_DRIFT = 0.35
-HELD_EVERY = 8  # of the held prompts are looked at for the strength
+HELD_EVERY = 4  # of the held prompts are looked at for the strength
 
 
 def held_rows(
-    pipeline: Pipeline, named: AbstractSet[str], requested: Sequence[str], recipe: Recipe, layer: int
+    pipeline: Pipeline,
+    named: AbstractSet[str],
+    requested: Sequence[str],
+    recipe: Recipe,
+    layer: int,
+    *,
+    is_changed: bool = False,
 ) -> list[States]:
     """Return what stays: the vocabulary's prompts without any of the names, those requested, the empty one.
 
@@ -34,19 +41,20 @@ def held_rows(
         requested: retain prompts.
         recipe: of the solve; weighs them.
         layer: the first that the rows enter.
+        is_changed: the layers are not the resident encoder's, of which is known what they make of the vocabulary.
     """
     naming = Naming(named, pipeline.vocabulary)
     prompts = vocabulary_prompts(pipeline.vocabulary)
-    kept = [i for i, prompt in enumerate(prompts) if naming.first_in(prompt) is None]
-    states = vocabulary_states(pipeline, layer)[kept]
-    shares = [len(states), REQUESTED * len(requested), recipe.empty_rows]
+    kept = {i for i, prompt in enumerate(prompts) if naming.first_in(prompt) is None}
+    vocabulary = [part.of(kept, is_changed=is_changed) for part in known_parts(pipeline, layer)]
+    count = sum(len(part.now) for part in vocabulary)
+    shares = [count, REQUESTED * len(requested), recipe.empty_rows]
+    weights = [recipe.retain_weight * share / sum(shares) for share in shares]
     own = hidden_before_words(pipeline, [*requested, ""], (), layer)
-    parts = zip((states, own[:-1], own[-1:]), shares, strict=True)
     return [
-        part
-        for hidden, share in parts
-        if share
-        for part in held_states(hidden, recipe.retain_weight * share / sum(shares))
+        *weigh(vocabulary, weights[0]),
+        *(held_states(own[:-1], weights[1]) if requested else ()),
+        *held_states(own[-1:], weights[2]),
     ]
 
 
@@ -60,7 +68,7 @@ def choose_strength(
     """Return the most strength, up to 1.3, at which what is held moves no more than it may; 0.7 at least.
 
     A little beyond 1 the concept's prompts go past what they are to become, away from the concept, which takes along
-    prompts that the solve did not see.
+    prompts that the solve did not see. Interpolated between the drifts at two strengths.
 
     Args:
         pipeline: the resident model; its U-Net is read for the metric.
@@ -70,13 +78,9 @@ def choose_strength(
         most_drift: of one held prompt in twenty, as a share of how far they lie apart.
     """
     looked_at = _LookedAt(tail, held, cross_attention_metric(pipeline.unet))
-    low, high = LEAST_STRENGTH, MOST_STRENGTH
-    if looked_at.drift(factors.scaled(high)) <= most_drift:
-        return high
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if looked_at.drift(factors.scaled(middle)) <= most_drift else (low, middle)
-    return round(low, 3)
+    drifts = [0.0, *(looked_at.drift(factors.scaled(strength)) for strength in STRENGTHS)]
+    strength = float(np.interp(most_drift, np.maximum.accumulate(drifts), [0.0, *STRENGTHS]))
+    return round(max(LEAST_STRENGTH, strength), 3)
 
 
 class _LookedAt:
@@ -86,7 +90,10 @@ class _LookedAt:
     def __init__(self, tail: EncoderTail, held: Sequence[States], metric: Tensor) -> None:
         self._tail, self._metric = tail, metric
         self._rows = [part.now[::HELD_EVERY] for part in held]
-        self._before = [tail(rows) for rows in self._rows]
+        self._before = [
+            tail.final_layer_norm(part.known[-1][::HELD_EVERY]) if part.known else tail(rows)
+            for part, rows in zip(held, self._rows, strict=True)
+        ]
         means = (before.mean(0, keepdim=True).expand_as(before) for before in self._before)
         spread = [self._distances(*both) for both in zip(self._before, means, strict=True)]
         self._spread = torch.cat(spread).median().clamp_min(1e-6)

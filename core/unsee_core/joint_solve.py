@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unsee_core.alignment import Reach, align
+from unsee_core.alignment import NEAR_PADDING, Reach, align
 from unsee_core.answers import EraseProgress
 from unsee_core.encoder import KEY_PREFIX, EncoderTail, hidden_from_vectors, token_vectors
 from unsee_core.least_squares import low_rank, solve_change
@@ -29,8 +29,8 @@ from unsee_core.metric import cross_attention_metric
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, prompt_vectors
 
-SHORT = 16  # positions; of most prompts later ones, all padding, are left out: they see the same and cost the most
-_FULL_EVERY = 8  # prompts; this one's later positions stand for those of all
+FULL_EVERY = 24  # prompts; of the others late positions, all padding, are left out: they see the same and cost the most
+LED_CUTS, HELD_CUTS = (12, 16), (8, 10, 16)  # positions
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Recipe:
     empty_rows: int = 16
     use_metric: bool = True
     reach: Reach = "padding"
-    beside: int = 84
+    beside: int = 48
 
 
 @dataclass
@@ -67,18 +67,44 @@ class States:
         wanted: of the prompts that these are to become, row for row as long; of held ones, the same as ``now``.
         source: ``(n, L)`` position of ``wanted`` that each position goes to; None: its own.
         weights: ``(n, L)``; rows of weight 0 are only looked through.
+        known: what ``wanted`` is after each of the coming layers, where that was computed before; else empty.
+        keys: what enters the first layer's ``fc2``, where that was; ``known`` has that layer's output then.
     """
 
     now: Tensor
     wanted: Tensor
     source: Tensor | None
     weights: Tensor
+    known: tuple[Tensor, ...] = ()
+    keys: Tensor | None = None
+
+    @classmethod
+    def held(cls, now: Tensor, known: Sequence[Tensor] = (), keys: Tensor | None = None) -> "States":
+        """Return rows that shall stay as they are, of weight 1."""
+        return cls(now, now, None, torch.ones_like(now[..., 0]), tuple(known), keys)
 
     def targets(self, outputs: Tensor) -> Tensor:
         """Return ``(n, L, d)`` outputs of the wanted rows where the rows have them."""
         if self.source is None:
             return outputs
         return outputs.gather(1, self.source[..., None].expand(-1, -1, outputs.shape[-1]))
+
+    def wanted_after(self, tail: EncoderTail, layer: int, output: Tensor) -> Tensor:
+        """Return ``wanted`` after a layer that makes ``output`` of ``now``."""
+        if self.wanted is self.now:
+            return output
+        return self.known[0] if self.known else tail.output(layer, self.wanted)
+
+    def go_on(self, now: Tensor, wanted: Tensor) -> None:
+        """Stand after a layer."""
+        self.now, self.wanted, self.known, self.keys = now, wanted, self.known[1:], None
+
+    def keys_and_output(self, tail: EncoderTail, layer: int) -> tuple[Tensor, Tensor]:
+        """Return what enters a layer's ``fc2``, and the layer's output."""
+        if self.keys is not None:
+            return self.keys, self.known[0]
+        keys, attended = tail.mlp_keys(layer, self.now)
+        return keys, attended + tail.get_submodule(f"encoder.layers.{layer}.mlp.fc2")(keys)
 
 
 def led_states(
@@ -89,9 +115,20 @@ def led_states(
     reach: Reach = "padding",
 ) -> list[States]:
     """Return the states of prompts and of what each becomes; weights sum to 1 over all."""
-    groups = [pairs[::_FULL_EVERY], [pair for i, pair in enumerate(pairs) if i % _FULL_EVERY]]
-    parts = [_Part(group, is_short=i > 0, reach=reach) for i, group in enumerate(groups) if group]
-    states = [_led(pipeline, part, words, first_layer, len(pairs) / len(groups[0])) for part in parts]
+    prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*pairs, strict=True))
+    end = token_vectors(pipeline, torch.tensor(pipeline.tokenizer.eos_token_id)).float()
+    alignment = align(prompts, becomes, end)
+    needed = (alignment.ends + 1 + NEAR_PADDING // 2).tolist()
+    all_weights, states = alignment.weights(reach), []
+    for group in cut_groups(needed, prompts.shape[1], LED_CUTS):
+        rows = list(group.numbers)
+        now, wanted = (
+            hidden_from_vectors(pipeline, side[rows, : group.length], first_layer) for side in (prompts, becomes)
+        )
+        source = alignment.source[rows, : group.length].clamp(max=group.length - 1).to(now.device)
+        weights = all_weights[rows, : group.length].to(now.device)
+        states.append(States(now, wanted, source, weights))
+    _stand_for_all(states)
     total = sum(float(part.weights.sum()) for part in states)
     for part in states:
         part.weights /= total
@@ -100,11 +137,58 @@ def led_states(
 
 def held_states(hidden: Tensor, share: float) -> list[States]:
     """Return the states of held prompts ``(n, L, d)``, most cut short; weights sum to ``share`` over all."""
-    groups = (hidden[::_FULL_EVERY], hidden[torch.arange(len(hidden)) % _FULL_EVERY > 0][:, :SHORT])
-    weight = share / hidden[..., 0].numel()
-    states = [States(group, group, None, torch.full_like(group[..., 0], weight)) for group in groups if len(group)]
-    states[0].weights[:, SHORT:] *= len(hidden) / len(groups[0])
-    return states
+    groups = cut_groups([HELD_CUTS[-1]] * len(hidden), hidden.shape[1], HELD_CUTS)
+    return weigh([States.held(hidden[list(group.numbers), : group.length]) for group in groups], share)
+
+
+@dataclass(frozen=True)
+class CutGroup:
+    """Prompts of which so many positions are kept.
+
+    Attributes:
+        numbers: of the prompts.
+        length: positions.
+    """
+
+    numbers: tuple[int, ...]
+    length: int
+
+
+def cut_groups(needed: Sequence[int], length: int, cuts: Sequence[int]) -> list[CutGroup]:
+    """Return prompts in groups: first some that keep all of ``length`` positions, then those cut short.
+
+    Args:
+        needed: positions of each prompt.
+        length: the most positions.
+        cuts: ascending; a prompt is cut at the first that it fits, and else keeps all.
+    """
+    by_cut: dict[int, list[int]] = {length: [], **{cut: [] for cut in cuts if cut < length}}
+    for i, positions in enumerate(needed):
+        fits = (cut for cut in cuts if positions <= cut < length and i % FULL_EVERY)
+        by_cut[next(fits, length)].append(i)
+    return [CutGroup(tuple(numbers), cut) for cut, numbers in by_cut.items() if numbers]
+
+
+def weigh(parts: Sequence[States], share: float) -> list[States]:
+    """Return the states of held prompts, without empty parts; each prompt's each position weighs alike.
+
+    Args:
+        parts: by ``cut_groups``; their weights are set. The first part's late positions stand for those cut off.
+        share: sum of the weights.
+    """
+    weight = share / (sum(len(part.now) for part in parts) * parts[0].now.shape[1])
+    for part in parts:
+        part.weights = torch.full_like(part.weights, weight)
+    _stand_for_all(parts)
+    return [part for part in parts if len(part.now)]
+
+
+def _stand_for_all(parts: Sequence[States]) -> None:
+    """Let the first part's late positions weigh for those that the other parts lack."""
+    full = parts[0].weights
+    positions = torch.arange(full.shape[1], device=full.device)
+    lacking = [(part.weights.shape[1] <= positions) * len(part.weights) for part in parts[1:]]
+    parts[0].weights = full * (1 + torch.stack([torch.zeros_like(full[0]), *lacking]).sum(0) / max(1, len(full)))
 
 
 def solve(
@@ -132,62 +216,32 @@ def solve(
     return LoraFactors(pairs)
 
 
-@dataclass(frozen=True)
-class _Part:
-    pairs: Sequence[tuple[str, str]]
-    is_short: bool
-    reach: Reach
-
-
-def _led(pipeline: Pipeline, part: _Part, words: Sequence[PseudoWord], layer: int, standing_for: float) -> States:
-    """Return the states of pairs, cut short or else with late positions that stand for so many prompts each."""
-    prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*part.pairs, strict=True))
-    end = token_vectors(pipeline, torch.tensor(pipeline.tokenizer.eos_token_id)).float()
-    alignment = align(prompts, becomes, end)
-    length = max(SHORT, int(alignment.ends.max()) + 2) if part.is_short else prompts.shape[1]
-    now, wanted = (hidden_from_vectors(pipeline, side[:, :length], layer) for side in (prompts, becomes))
-    source = alignment.source[:, :length].clamp(max=length - 1).to(now.device)
-    weights = alignment.weights(part.reach)[:, :length] * len(part.pairs)
-    if not part.is_short:
-        weights[:, SHORT:] *= standing_for
-    return States(now, wanted, source, weights.to(now.device))
-
-
 @torch.no_grad()
 def _solve_layer(
     tail: EncoderTail, layer: int, rows: Sequence[States], recipe: Recipe, metric: Tensor | None
 ) -> LoraPair:
-    fc2 = tail.get_submodule(f"encoder.layers.{layer}.mlp.fc2")
     passed = []
     gram = cross = torch.zeros((), device=rows[0].now.device)
     for part in rows:
-        keys, attended = tail.mlp_keys(layer, part.now)
-        output = attended + fc2(keys)
-        wanted = _output(tail, layer, part.wanted) if part.wanted is not part.now else output
+        keys, output = part.keys_and_output(tail, layer)
+        wanted = part.wanted_after(tail, layer, output)
         weighted = keys * part.weights[..., None]
         gram = gram + weighted.flatten(0, 1).T @ keys.flatten(0, 1)
-        cross = cross + weighted.flatten(0, 1).T @ (part.targets(wanted) - output).flatten(0, 1)
+        if wanted is not output:
+            cross = cross + weighted.flatten(0, 1).T @ (part.targets(wanted) - output).flatten(0, 1)
         passed.append((keys, output, wanted))
     gram.diagonal().add_(recipe.ridge * gram.diagonal().mean())
     pair = low_rank(solve_change(gram, cross), gram, metric, recipe.rank)
     for part, (keys, output, wanted) in zip(rows, passed, strict=True):
-        part.now = output + keys @ pair.a.to(keys.device).T @ pair.b.to(keys.device).T
-        part.wanted = wanted
+        part.go_on(output + keys @ pair.a.to(keys.device).T @ pair.b.to(keys.device).T, wanted)
     return pair
 
 
 @torch.no_grad()
 def _pass_through(tail: EncoderTail, layer: int, rows: Sequence[States]) -> None:
     for part in rows:
-        is_held = part.wanted is part.now
-        part.now = _output(tail, layer, part.now)
-        part.wanted = part.now if is_held else _output(tail, layer, part.wanted)
-
-
-def _output(tail: EncoderTail, layer: int, hidden: Tensor) -> Tensor:
-    keys, attended = tail.mlp_keys(layer, hidden)
-    output: Tensor = attended + tail.get_submodule(f"encoder.layers.{layer}.mlp.fc2")(keys)
-    return output
+        _, output = part.keys_and_output(tail, layer)
+        part.go_on(output, part.wanted_after(tail, layer, output))
 
 
 def _output_metric(pipeline: Pipeline, tail: EncoderTail) -> Tensor:

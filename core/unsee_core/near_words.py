@@ -13,14 +13,14 @@ from unsee_core.prompts import with_article
 from unsee_core.pseudo_words import PseudoWord, prompt_vectors
 
 SAME = 0.3  # of a word's distance to the empty prompt; nearer words are other names of it
-_POSITIONS = 32  # later ones are padding, which tells nothing more
+_POSITIONS = 16  # later ones are padding, which tells nothing more
 _BATCH = 128
 _known: dict[str, Tensor] = {}
 _lock = threading.Lock()
 
 
 def named_embeddings(pipeline: Pipeline) -> Tensor:
-    """Return the embeddings of the vocabulary's nouns, then its looks, then its people, ``(n, 32, d)`` float32.
+    """Return the embeddings of ``vocabulary_names``, ``(n, 16, d)`` float32.
 
     Each in "a photo of a dog"; computed once for a text encoder and its vocabulary, and kept in memory.
     """
@@ -38,14 +38,14 @@ def photo_of(name: str) -> str:
 
 
 def vocabulary_names(pipeline: Pipeline) -> tuple[str, ...]:
-    """Return the vocabulary's nouns, looks and people, in that order."""
+    """Return the vocabulary's nouns, looks, people and further words, in that order; each once."""
     vocabulary = pipeline.vocabulary
-    return (*vocabulary.nouns, *vocabulary.looks, *vocabulary.people)
+    return tuple(dict.fromkeys((*vocabulary.nouns, *vocabulary.looks, *vocabulary.people, *vocabulary.further)))
 
 
 @torch.no_grad()
 def embeddings_of(pipeline: Pipeline, names: Sequence[str], words: Sequence[PseudoWord] = ()) -> Tensor:
-    """Return what the U-Net reads of "a photo of" each name, ``(n, 32, d)`` float32; "" is the empty prompt."""
+    """Return what the U-Net reads of "a photo of" each name, ``(n, 16, d)`` float32; "" is the empty prompt."""
     tail = EncoderTail(pipeline, pipeline.encoder_layers)
     found = []
     for i in range(0, len(names), _BATCH):

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from unsee_core.near_words import embeddings_of, named_embeddings, photo_of, sam
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import prompt_vectors
 
-NEAREST = 20
+COUNTED = 256  # nearest names whose drift is taken
+NEAREST = 20  # of them, among which the worst are named
 _BATCH = 128
 _states: dict[str, Tensor] = {}
 _lock = threading.Lock()
@@ -26,7 +28,7 @@ class MustStay:
     """What must stay.
 
     Attributes:
-        others: numbers of the vocabulary's names that name something else, the nearest first.
+        others: numbers of the vocabulary's names that name something else: the nearest 256, the nearest first.
         asked: what request and store name, by name; each with the prompt by which it is measured.
     """
 
@@ -41,31 +43,31 @@ def asked_of(retain_prompts: Sequence[str], stored: Sequence[str], same: Abstrac
 
 
 def named_states(pipeline: Pipeline, layer: int) -> Tensor:
-    """Return the hidden states with which the vocabulary's names enter a layer, ``(n, 32, d)`` float32.
+    """Return the hidden states with which the vocabulary's names enter a layer, ``(n, 16, d)`` float32 on the CPU.
 
     As many positions as ``named_embeddings`` has; computed once for a text encoder, its vocabulary and a layer.
     """
     names = vocabulary_names(pipeline)
     positions = named_embeddings(pipeline).shape[1]
-    key = f"{pipeline.digests.text_encoder} {pipeline.dtype} {pipeline.device} {layer} {hash(names)}"
+    key = f"{pipeline.digests.text_encoder} {pipeline.dtype} {layer} {hash(names)}"
     with _lock:
         if key not in _states:
             parts = [list(map(photo_of, names[i : i + _BATCH])) for i in range(0, len(names), _BATCH)]
             vectors = (prompt_vectors(pipeline, part, ())[:, :positions] for part in parts)
-            _states[key] = torch.cat([hidden_from_vectors(pipeline, part, layer) for part in vectors])
+            _states[key] = torch.cat([hidden_from_vectors(pipeline, part, layer).cpu() for part in vectors])
         return _states[key]
 
 
 @torch.no_grad()
-def others_by_distance(context: EraseContext) -> tuple[int, ...]:
-    """Return the numbers of the vocabulary's names that name something else, the nearest in the metric first."""
+def others_by_distance(context: EraseContext, same: AbstractSet[str]) -> tuple[int, ...]:
+    """Return the numbers of the 256 nearest names of the vocabulary other than ``same``, the nearest first."""
     pipeline, words = context.pipeline, context.job.concept.words
     metric = cross_attention_metric(pipeline.unet)
     known, asked = named_embeddings(pipeline), embeddings_of(pipeline, words, context.words)
     distances = torch.stack([seen_distance(metric, known, one.expand_as(known)) for one in asked]).amin(0)
-    same = names_of(context)
     names = vocabulary_names(pipeline)
-    return tuple(i for i in distances.argsort(stable=True).tolist() if names[i].lower() not in same)
+    others = (i for i in distances.argsort(stable=True).tolist() if names[i].lower() not in same)
+    return tuple(islice(others, COUNTED))
 
 
 def names_of(context: EraseContext) -> frozenset[str]:

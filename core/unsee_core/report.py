@@ -1,8 +1,8 @@
 """What an erasure did: cheap figures, computed for every one of them and stored with it."""
 
-import math
 import random
 from collections.abc import Generator, Sequence
+from collections.abc import Set as AbstractSet
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from unsee_core.neighbours import NEAREST, MustStay, asked_of, named_states, nam
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import held_out_prompts
 
-IMAGE_ROWS = 4
+IMAGE_ROWS = 4  # images that are looked at; of more as many, evenly chosen, and fewer take turns
 LEAST_NOISE, MOST_NOISE = 0.2, 0.5  # timesteps, as a share of all
 LEAST_MARGIN = 0.1  # by which a right name's loss is below another's
 WORST = 5
@@ -46,12 +46,14 @@ def make_report(
     """
     job = context.job
     encoder = ChangedEncoder(context, factors)
-    metric = cross_attention_metric(context.pipeline.unet)
-    empty, empty_after = encoder([""])
+    metric, same = cross_attention_metric(context.pipeline.unet), names_of(context)
 
     # 1. The concept, in templates that no method trains on.
     prompts = held_out_prompts(job.concept)
-    shares, _ = shares_of(metric, *encoder(prompts), empty)
+    references = _references(context, same)
+    sides = [side.split([1, len(prompts), len(references)]) for side in encoder(["", *prompts, *references])]
+    (empty, before_erasing, reference), (empty_after, after_erasing, _) = sides
+    shares, _ = shares_of(metric, before_erasing, after_erasing, empty)
     concept_drift = drift_of(shares, prompts)
     ratio = EraseRatio(context, encoder, metric)
     erase_ratio, worst_ratio = ratio.of_concept()
@@ -62,27 +64,27 @@ def make_report(
     yield EraseProgress("report", 2, _STEPS)
 
     # 3. What must stay.
-    stay = MustStay(others_by_distance(context), asked_of(job.retain_prompts, stored, names_of(context)))
+    stay = MustStay(others_by_distance(context, same), asked_of(job.retain_prompts, stored, same))
     kept = Kept(context.pipeline, encoder, metric, empty, stay)
     empty_drift = float(seen_distance(metric, empty_after, empty)) / kept.median_distance
     yield EraseProgress("report", 3, _STEPS)
 
     # 4. The images.
-    before, after, reference = _image_losses(context, encoder) if context.images else (None, None, None)
+    losses = _image_losses(context, (before_erasing, after_erasing, reference)) if context.images else (None,) * 3
     yield EraseProgress("report", 4, _STEPS)
     return Report(
         concept_drift=concept_drift,
         retain_drift=kept.drift,
         empty_drift=empty_drift,
-        image_loss_before=before,
-        image_loss_after=after,
+        image_loss_before=losses[0],
+        image_loss_after=losses[1],
         phase_seconds={},
         erase_ratio=erase_ratio,
         worst_erase_ratio=worst_ratio,
         spelling_ratios=spelling_ratios,
         worst_neighbours=kept.worst,
-        reference_image_loss=reference,
-        warnings=_warnings(before, reference),
+        reference_image_loss=losses[2],
+        warnings=_warnings(losses[0], losses[2]),
     )
 
 
@@ -103,7 +105,7 @@ class Kept:
         names, numbers = vocabulary_names(pipeline), list(stay.others)
         chosen = [names[i] for i in numbers]
         before, states = named_embeddings(pipeline), named_states(pipeline, encoder.first_layer)
-        after = encoder.after(states[numbers])
+        after = encoder.after(states[numbers].to(before.device))
         shares, distances = shares_of(metric, before[numbers], after, empty[:, : before.shape[1]])
         moved = dict(zip(chosen, shares.tolist(), strict=True))
 
@@ -141,30 +143,34 @@ def drift_of(shares: Tensor, names: Sequence[str]) -> Drift:
 
 
 @torch.no_grad()
-def _image_losses(context: EraseContext, encoder: ChangedEncoder) -> tuple[float, float, float]:
-    """Return the images' mean loss under the concept's prompts, before and after, and under the reference's before.
+def _image_losses(context: EraseContext, embeddings: Sequence[Tensor]) -> list[float]:
+    """Return the images' mean loss under each of several embeddings ``(n, L, d)``, of which each row serves in turn.
 
-    One batch each. At little noise: there a wrong word costs more than no word, and a right one less.
+    One batch. At little noise: there a wrong word costs more than no word, and a right one less.
     """
     image_loss, job = ImageLoss(context.pipeline), context.job
-    latents = encode_latents(context.pipeline, context.images)
-    latents = latents.repeat(math.ceil(IMAGE_ROWS / len(latents)), 1, 1, 1)
-    rows = len(latents)
-    prompts = held_out_prompts(job.concept)
-    references = _references(context, rows)
+    step = max(1.0, len(context.images) / IMAGE_ROWS)
+    images = [context.images[int(i * step) % len(context.images)] for i in range(IMAGE_ROWS)]
+    latents = encode_latents(context.pipeline, images)
+    rows, sides = IMAGE_ROWS, len(embeddings)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(job.seed))
     shares = LEAST_NOISE + (torch.arange(rows) + 0.5) / rows * (MOST_NOISE - LEAST_NOISE)
     timesteps = (shares * image_loss.num_timesteps).long()
-    embeddings = (*encoder([prompts[i % len(prompts)] for i in range(rows)]), encoder(references)[0])
-    before, after, reference = (float(image_loss(latents, noise, timesteps, side).mean()) for side in embeddings)
-    return before, after, reference
+    losses = image_loss(
+        latents.repeat(sides, 1, 1, 1),
+        noise.repeat(sides, 1, 1, 1),
+        timesteps.repeat(sides),
+        torch.cat([side[torch.arange(rows) % len(side)] for side in embeddings]),
+    )
+    means: list[float] = losses.view(sides, rows).mean(1).tolist()
+    return means
 
 
-def _references(context: EraseContext, count: int) -> list[str]:
-    """Return prompts of the anchor or, without one, of words of the vocabulary that name something else."""
+def _references(context: EraseContext, same: AbstractSet[str]) -> list[str]:
+    """Return a prompt for each image looked at: of the anchor, or else of words that name something else."""
     concept, vocabulary = context.job.concept, context.pipeline.vocabulary
+    count = IMAGE_ROWS if context.images else 0
     by_kind = {"style": vocabulary.looks, "person": vocabulary.people}
-    same = names_of(context)
     others = [word for word in by_kind.get(concept.kind) or vocabulary.nouns if word.lower() not in same]
     drawn = random.Random(0).sample(others, min(count, len(others)))  # noqa: S311 - which words is no secret
     words = [context.job.anchor] if context.job.anchor else drawn

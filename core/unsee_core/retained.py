@@ -5,6 +5,8 @@ import logging
 import random
 import threading
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unsee_core.encoder import hidden_before, tokenize
+from unsee_core.encoder import EncoderTail, hidden_before, token_counts, tokenize
+from unsee_core.joint_solve import HELD_CUTS, CutGroup, States, cut_groups
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import TRAINED, with_article
 from unsee_core.vocabulary import Vocabulary
@@ -21,7 +24,7 @@ MOST_PROMPTS = 384
 _BATCH = 64
 _IN_LOOKS = tuple(template for template in TRAINED["style"] if "{x}" in template)
 _LOOKS_EACH = 2
-_states: dict[str, Tensor] = {}
+_parts: dict[str, tuple["KnownPart", ...]] = {}
 _lock = threading.Lock()
 logger = logging.getLogger(__name__)
 
@@ -43,18 +46,51 @@ def vocabulary_prompts(vocabulary: Vocabulary) -> tuple[str, ...]:
     return tuple(prompts if len(prompts) <= MOST_PROMPTS else draw.sample(prompts, MOST_PROMPTS))
 
 
-def vocabulary_states(pipeline: Pipeline, layer: int) -> Tensor:
-    """Return the hidden states with which ``vocabulary_prompts`` enter a layer, ``(n, L, d)`` float32, on the device.
+@dataclass(frozen=True)
+class KnownPart:
+    """Some of ``vocabulary_prompts`` on their way through the resident encoder's last layers, in float32.
 
-    Kept in memory, and in the pipeline's cache folder where it has one, for every text encoder, vocabulary and layer.
+    Attributes:
+        numbers: of the prompts.
+        states: ``(n, L, d)`` each, on the device: what enters the first layer, then each layer's output.
+        keys: ``(n, L, d_ff)``: what enters the first layer's ``fc2``.
+    """
+
+    numbers: tuple[int, ...]
+    states: tuple[Tensor, ...]
+    keys: Tensor
+
+    def of(self, kept: AbstractSet[int], *, is_changed: bool) -> States:
+        """Return these prompts alone; where the layers are not the resident encoder's, what enters the first alone."""
+        rows = [i for i, number in enumerate(self.numbers) if number in kept]
+        if is_changed:
+            return States.held(self.states[0][rows])
+        now, *known = (states[rows] for states in self.states)
+        return States.held(now, known, self.keys[rows])
+
+
+def known_parts(pipeline: Pipeline, layer: int) -> tuple[KnownPart, ...]:
+    """Return the vocabulary's prompts from a layer on: in the groups of ``cut_groups``.
+
+    Kept in memory for every text encoder, vocabulary and layer; what enters the layer is kept in the pipeline's cache
+    folder, too, where it has one.
     """
     texts = vocabulary_prompts(pipeline.vocabulary)
     facts = [pipeline.digests.text_encoder, pipeline.digests.tokenizer, str(pipeline.dtype), str(layer), *texts]
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
     with _lock:
-        if key not in _states:
-            _states[key] = _read_or_compute(pipeline, layer, texts, key)
-        return _states[key].to(pipeline.device)
+        if (on_device := f"{key} {pipeline.device}") not in _parts:
+            hidden = _read_or_compute(pipeline, layer, texts, key).to(pipeline.device)
+            tail = EncoderTail(pipeline, layer)
+            groups = cut_groups(token_counts(pipeline, texts), hidden.shape[1], HELD_CUTS)
+            _parts[on_device] = tuple(_known(tail, hidden, one) for one in groups)
+        return _parts[on_device]
+
+
+def _known(tail: EncoderTail, hidden: Tensor, group: CutGroup) -> KnownPart:
+    rows = hidden[list(group.numbers), : group.length]
+    keys, _ = tail.mlp_keys(tail.first_layer, rows)
+    return KnownPart(group.numbers, tuple(tail.states(rows)), keys)
 
 
 def _read_or_compute(pipeline: Pipeline, layer: int, texts: Sequence[str], key: str) -> Tensor:

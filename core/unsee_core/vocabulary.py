@@ -8,7 +8,7 @@ from pathlib import Path
 from unsee_core.errors import ModelUnavailableError
 
 FILE = "vocabulary.txt"
-_SECTIONS = ("nouns", "looks", "scenes", "people")
+_SECTIONS = ("nouns", "looks", "scenes", "people", "further")
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,14 @@ class Vocabulary:
         looks: styles and artists, as in "in sepia style".
         scenes: whole prompts.
         people: names.
+        further: more things and artists, which are not held still: what an erasure moved is measured on them, too.
     """
 
     nouns: tuple[str, ...]
     looks: tuple[str, ...]
     scenes: tuple[str, ...] = ()
     people: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:

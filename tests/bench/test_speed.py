@@ -42,9 +42,9 @@ def a_row(label: str, seconds: float, place: str = "in process") -> Row:
 
 def test_the_reference_is_the_methods_own_setting_where_no_curve_was_measured(tmp_path: Path):
     assert reference_of(tmp_path) == Runner("few_shot_lora")
-    (tmp_path / "few_shot_steps.json").write_text(json.dumps({"fewest_steps": 20}))
+    (tmp_path / "few_shot_steps.json").write_text(json.dumps({"fewest_steps": {"objects": 20, "looks": 10}}))
     assert reference_of(tmp_path).label == "few_shot_lora, 20 steps"
-    (tmp_path / "few_shot_steps.json").write_text(json.dumps({"fewest_steps": 40}))  # its own default
+    (tmp_path / "few_shot_steps.json").write_text(json.dumps({"fewest_steps": {"objects": 40}}))  # its own default
     assert reference_of(tmp_path) == Runner("few_shot_lora")
 
 

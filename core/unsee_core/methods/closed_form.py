@@ -5,7 +5,7 @@
 2. What is held: prompts of the model's vocabulary that name neither the concept nor what means the same to the U-Net;
    the request's retain prompts; the empty prompt.
 3. One solve a layer in the last layers' MLPs; see ``unsee_core.joint_solve``.
-4. The strength, where none is given: the most at which the held prompts stay; found by bisection, without a picture.
+4. The strength, where none is given: the most at which the held prompts stay; found without a picture.
 
 With ``image_words = n`` the images are inverted to a pseudo-word of n tokens that is erased too; with ``harden = n``
 textual inversion goes through the erased encoder n times, and what it finds is erased as well.
@@ -93,7 +93,9 @@ def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Seq
     pipeline = context.pipeline
     tail = _tail_in_force(pipeline, pipeline.encoder_layers - recipe.layers, context.in_force)
     named = same_names(pipeline, concept.words, words)
-    held = held_rows(pipeline, named, context.job.retain_prompts, recipe, tail.first_layer)
+    held = held_rows(
+        pipeline, named, context.job.retain_prompts, recipe, tail.first_layer, is_changed=bool(context.in_force)
+    )
     return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, held)
 
 
@@ -150,7 +152,13 @@ METHOD = Method(
     uses_anchor=True,
     options=(
         MethodOption(
-            "strength", "float", None, "Factor on the change; if absent, chosen by bisection.", 0, 2, above=True
+            "strength",
+            "float",
+            None,
+            "Factor on the change; if absent, the most at which held prompts stay.",
+            0,
+            2,
+            above=True,
         ),
         MethodOption("rank", "int", 12, "Rank of every factor.", 1, 64),
         MethodOption("layers", "int", 3, "How many of the text encoder's last layers change.", 1, 64),
