@@ -121,10 +121,17 @@ def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def correlations(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return Spearman's rho of what the report says and what the pictures show, a point a line."""
+    """Return Spearman's rho of what the report says and what the pictures show, a point a line.
+
+    Beyond a strength of 1 a change goes past its goal: the ratio grows again, and the concept stays gone.
+    """
     seen = [shares([row]) for row in rows]
+    partly = [(row["erase_ratio"], one["erased"]) for row, one in zip(rows, seen, strict=True) if row["strength"] <= 1]
     return {
         "erase ratio with UA": spearman([row["erase_ratio"] for row in rows], [one["erased"] for one in seen]),
+        f"erase ratio with UA, at strengths up to 1 ({len(partly)} of them)": spearman(
+            [ratio for ratio, _ in partly], [gone for _, gone in partly]
+        ),
         "retain drift with near objects lost": spearman(
             [row["retain_drift"] for row in rows], [1 - one["near"] for one in seen]
         ),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.ablations import VARIANTS, shares, spearman
+from bench.ablations import VARIANTS, correlations, shares, spearman
 from unsee_core.joint_solve import Recipe
 from unsee_core.methods import closed_form
 
@@ -37,3 +37,16 @@ def test_every_variant_changes_what_the_method_has():
         assert variant.options.keys() <= names
         assert all(getattr(Recipe(), name) != value for name, value in variant.recipe.items())
     assert len({variant.label for variant in VARIANTS}) == len(VARIANTS)
+
+
+def test_what_goes_past_its_goal_does_not_hide_that_the_ratio_orders_what_falls_short_of_it():
+    def row(strength: float, ratio: float, gone: int) -> dict[str, object]:
+        seen = {"of": 10, "before": 10, "after": 10 - gone, "both": 10 - gone}
+        kept = {"of": 10, "before": 10, "after": 10, "both": 10}
+        measures = {"erased": seen, "near": kept}
+        return {"strength": strength, "erase_ratio": ratio, "retain_drift": 0.1, "measures": measures}
+
+    rho = correlations([row(0.3, 0.9, 0), row(0.6, 0.7, 3), row(1.0, 0.4, 9), row(2.0, 0.6, 10), row(2.5, 0.8, 10)])
+    assert rho["erase ratio with UA, at strengths up to 1 (3 of them)"] == pytest.approx(-1)
+    assert -1 < (rho["erase ratio with UA"] or 0) < 0
+    assert rho["retain drift with near objects lost"] is None
