@@ -29,13 +29,18 @@ from bench.seeing import Share
 from bench.splits import OBJECT_HALVES, Half
 from training.world import OBJECTS
 from unsee_core.adapter import AdapterMetadata, digest, to_bytes
-from unsee_core.compose import METHOD, compose, compose_context
+from unsee_core.compose import METHOD, MOST_DRIFT, RANK_OF_EACH, compose, compose_context
 from unsee_core.conditioning import AppliedAdapter
 from unsee_core.job import AnchoredConcept, ComposeJob, Concept
+from unsee_core.joint_solve import Recipe
 from unsee_core.methods.base import Erasure
 from unsee_core.pipeline import Pipeline, load_pipeline
 
 WAYS = ("joint solve", "sum of closed_form")
+RECIPES: dict[str, dict[str, Any]] = {
+    WAYS[0]: {**asdict(Recipe()), "rank_of_each": RANK_OF_EACH, "most_drift": MOST_DRIFT},
+    WAYS[1]: asdict(Recipe()),
+}
 COUNTS = (1, 5, 20, 25, 50)
 
 
@@ -152,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         half = options.half if count <= len(OBJECT_HALVES[options.half]) else "both halves"
         for way in options.ways:
             key = {"count": count, "half": half, "way": way, "pictures": options.pictures}
-            key |= {"under": asdict(gallery.conditions)}
+            key |= {"under": asdict(gallery.conditions) | RECIPES[way]}
             known = [one for one in lines.read(path) if {name: one[name] for name in key} == key]
             if not known:
                 if not is_warm:

@@ -28,7 +28,7 @@ from unsee_core.vocabulary import Vocabulary
 
 METHOD = "compose"
 RANK_OF_EACH = 8
-MOST_DRIFT = 0.5  # more than of one concept alone: the joint solve holds so well that there is strength to gain
+MOST_DRIFT = 0.8  # more than of one concept alone: the joint solve holds so well that there is strength to gain
 _PSEUDO_WORD = re.compile(r"<images-\d+>\Z")
 
 
