@@ -7,7 +7,7 @@ Example:
     ...     adapter.save("no-cat.safetensors")
 """
 
-from unsee.adapters import AdapterInfo, BaseModel, Concept, Drift, NamedDrift, Report
+from unsee.adapters import AdapterInfo, BaseModel, Concept, Drift, Integrity, NamedDrift, Report
 from unsee.aio import AsyncClient
 from unsee.applying import AdapterRef, AdapterSchedule, Guard, ResolvedAdapter
 from unsee.audit_page import audit_page
@@ -40,7 +40,7 @@ from unsee.errors import (
     UnavailableError,
 )
 from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued
-from unsee.images import GeneratedImage
+from unsee.images import GeneratedImage, ReportImage
 from unsee.info import Limits, MethodInfo, ModelInfo, OptionInfo, ServerInfo
 from unsee.jobs import AsyncJob
 from unsee.options import (
@@ -94,6 +94,7 @@ __all__ = [
     "GeneratedImage",
     "Guard",
     "ImportOptions",
+    "Integrity",
     "InternalError",
     "InvalidArgumentError",
     "Job",
@@ -107,6 +108,7 @@ __all__ = [
     "PermissionDeniedError",
     "Queued",
     "Report",
+    "ReportImage",
     "ResolvedAdapter",
     "ResourceExhaustedError",
     "ServerInfo",

@@ -1,7 +1,7 @@
 """Stored adapters as the server describes them, as frozen dataclasses; read from the wire here alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 from google.protobuf.message import Message
@@ -40,6 +40,31 @@ class NamedDrift:
 
 
 @dataclass(frozen=True)
+class Integrity:
+    """How far pictures with an adapter are from those without it, at equal seeds.
+
+    Attributes:
+        mean_distance: perceptual, of the pictures that must stay; 0 where they are the same, 2 at most.
+        max_distance: the largest of them.
+        worst_prompt: of the largest.
+        mean_ms_ssim: of the same; 1 where they are the same, 0 at least.
+        min_ms_ssim: the smallest of them.
+        concept_distance: of the pictures that ask for the concept; wants to be large.
+        concept_ms_ssim: of those.
+        prompts: that must stay and were drawn.
+    """
+
+    mean_distance: float
+    max_distance: float
+    worst_prompt: str
+    mean_ms_ssim: float
+    min_ms_ssim: float
+    concept_distance: float
+    concept_ms_ssim: float
+    prompts: int
+
+
+@dataclass(frozen=True)
 class Report:
     """What an erasure did.
 
@@ -58,6 +83,7 @@ class Report:
         reference_image_loss: as ``image_loss_before``, under the anchor's prompts or, without one, other words'.
         warnings: sentences for a person.
         concept_ratios: of a composed adapter, the erase ratio of each concept by its name.
+        integrity: what it does to pictures; None unless ``report_images`` were asked for.
     """
 
     concept_drift: Drift
@@ -73,6 +99,7 @@ class Report:
     reference_image_loss: float | None
     warnings: tuple[str, ...]
     concept_ratios: Mapping[str, float]
+    integrity: Integrity | None
 
 
 @dataclass(frozen=True)
@@ -159,7 +186,12 @@ def _report(message: common_pb2.Report) -> Report:
         reference_image_loss=_if_there(message, "reference_image_loss"),
         erase_ratio=_if_there(message, "erase_ratio"),
         worst_erase_ratio=_if_there(message, "worst_erase_ratio"),
+        integrity=_integrity(message.integrity) if message.HasField("integrity") else None,
     )
+
+
+def _integrity(message: common_pb2.Integrity) -> Integrity:
+    return Integrity(**{field.name: getattr(message, field.name) for field in fields(Integrity)})
 
 
 def _if_there(message: Message, name: str) -> float | None:

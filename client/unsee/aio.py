@@ -12,7 +12,8 @@ from unsee.audits import AuditEvent, AuditReport, AuditResult
 from unsee.bound import AsyncAdapter
 from unsee.channel import Connection, PathInput
 from unsee.errors import from_rpc
-from unsee.events import GenerateResult
+from unsee.events import GenerateResult, report_image
+from unsee.images import ReportImage
 from unsee.info import ServerInfo, server_info
 from unsee.jobs import (
     AsyncEraseJob,
@@ -290,6 +291,23 @@ class AsyncClient:
         """
         reply = await self._call(self._stub.GetAdapter, wire(adapters_pb2.GetAdapterRequest, adapter=adapter))
         return self._bound(adapter_info(reply.adapter))
+
+    async def report_images(self, adapter: str) -> tuple[ReportImage, ...]:
+        """Return the pictures that were kept with an adapter's report (``keep_images``); none where none were.
+
+        Raises:
+            NotFoundError: there is no such adapter.
+
+        Example:
+            >>> for i, image in enumerate(await client.report_images("no-cat")):
+            ...     image.save(f"{i}.png")
+        """
+        request = wire(adapters_pb2.GetReportImagesRequest, adapter=adapter)
+        try:
+            replies = self._stub.GetReportImages(request, metadata=self._metadata, timeout=self._timeout)
+            return tuple([report_image(reply.image) async for reply in replies])
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from None
 
     async def delete_adapter(self, name: str) -> None:
         """Delete an adapter by name; work that already uses it ends undisturbed.

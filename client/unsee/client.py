@@ -9,6 +9,7 @@ from unsee.audits import AuditEvent, AuditReport, AuditResult
 from unsee.bound import Adapter
 from unsee.channel import PathInput
 from unsee.events import GenerateResult
+from unsee.images import ReportImage
 from unsee.info import ServerInfo
 from unsee.jobs import AsyncJob, EraseEvent, GenerateEvent
 from unsee.loop_thread import LoopThread
@@ -256,6 +257,18 @@ class Client:
             0.021
         """
         return self._bound(self._run(self._async.get_adapter(adapter)))
+
+    def report_images(self, adapter: str) -> tuple[ReportImage, ...]:
+        """Return the pictures that were kept with an adapter's report (``keep_images``); none where none were.
+
+        Raises:
+            NotFoundError: there is no such adapter.
+
+        Example:
+            >>> [image.prompt for image in client.report_images("no-cat")][:2]
+            ['a nice photo of a cat', 'a nice photo of a cat']
+        """
+        return self._run(self._async.report_images(adapter))
 
     def delete_adapter(self, name: str) -> None:
         """Delete an adapter by name; work that already uses it ends undisturbed.

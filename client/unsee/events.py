@@ -6,16 +6,17 @@ from typing import Literal
 
 from unsee.applying import Guard, ResolvedAdapter, resolved_adapter
 from unsee.durations import seconds_of
-from unsee.images import GeneratedImage
+from unsee.images import GeneratedImage, ReportImage
 from unsee.names import IMAGE_FORMATS
-from unsee.v1 import erase_pb2, generate_pb2
+from unsee.v1 import common_pb2, erase_pb2, generate_pb2
 
-Phase = Literal["prepare", "train", "harden", "report"]
+Phase = Literal["prepare", "train", "harden", "report", "draw"]
 _PHASES: "Mapping[erase_pb2.ErasePhase.ValueType, Phase]" = {
     erase_pb2.ERASE_PHASE_PREPARE: "prepare",
     erase_pb2.ERASE_PHASE_TRAIN: "train",
     erase_pb2.ERASE_PHASE_HARDEN: "harden",
     erase_pb2.ERASE_PHASE_REPORT: "report",
+    erase_pb2.ERASE_PHASE_DRAW: "draw",
 }
 
 
@@ -91,6 +92,11 @@ def erase_progress(message: erase_pb2.EraseProgress) -> EraseProgress:
         losses=dict(message.losses),
         eta_s=seconds_of(message.eta) if message.HasField("eta") else None,
     )
+
+
+def report_image(message: common_pb2.ReportImage) -> ReportImage:
+    """Return a report's picture from the wire."""
+    return ReportImage(message.prompt, message.seed, message.with_adapter, message.of_concept, message.png)
 
 
 def generate_progress(message: generate_pb2.GenerateProgress) -> GenerateProgress:

@@ -14,23 +14,10 @@ ImageInput = str | os.PathLike[str] | bytes | Image.Image
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 
 
-@dataclass(frozen=True)
-class GeneratedImage:
-    """A finished picture.
+class Picture:
+    """A picture as an encoded file."""
 
-    Attributes:
-        index: which one of the request, from 0.
-        seed: of its generator.
-        format: "png", "jpeg" or "webp".
-        data: the encoded file.
-    """
-
-    index: int
-    seed: int
-    format: str
-    width: int
-    height: int
-    data: bytes = field(repr=False)
+    data: bytes
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the file and return its path.
@@ -49,6 +36,44 @@ class GeneratedImage:
             (64, 64)
         """
         return Image.open(io.BytesIO(self.data))
+
+
+@dataclass(frozen=True)
+class ReportImage(Picture):
+    """A picture that was drawn for an erasure's report.
+
+    Attributes:
+        prompt: what was drawn.
+        seed: of its starting noise; the same without and with the adapter.
+        with_adapter: drawn with the adapter; else without it.
+        of_concept: the prompt asks for the concept; else it must stay.
+        data: the encoded file, a PNG.
+    """
+
+    prompt: str
+    seed: int
+    with_adapter: bool
+    of_concept: bool
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class GeneratedImage(Picture):
+    """A finished picture.
+
+    Attributes:
+        index: which one of the request, from 0.
+        seed: of its generator.
+        format: "png", "jpeg" or "webp".
+        data: the encoded file.
+    """
+
+    index: int
+    seed: int
+    format: str
+    width: int
+    height: int
+    data: bytes = field(repr=False)
 
 
 def image_bytes(image: ImageInput, field: str) -> bytes:

@@ -12,10 +12,10 @@ from unsee import adapters, events
 from unsee.adapters import AdapterInfo
 from unsee.errors import CancelledError, DeadlineExceededError, Error, InternalError, Status, from_rpc
 from unsee.events import EraseProgress, GenerateProgress, GenerateResult, Queued
-from unsee.images import GeneratedImage
+from unsee.images import GeneratedImage, ReportImage
 from unsee.v1 import audit_pb2, compose_pb2, erase_pb2, generate_pb2
 
-EraseEvent = Queued | EraseProgress | AdapterInfo
+EraseEvent = Queued | EraseProgress | ReportImage | AdapterInfo
 GenerateEvent = Queued | GenerateProgress | GeneratedImage | GenerateResult
 AdapterT = TypeVar("AdapterT", bound=AdapterInfo)
 RequestT = TypeVar(
@@ -53,6 +53,7 @@ class EraseFold(Generic[AdapterT]):
         self.result: AdapterT | None = None
         self._bind = bind
         self._is_queued = False
+        self._images: set[tuple[str, bool]] = set()
 
     def add(self, response: erase_pb2.EraseResponse | compose_pb2.ComposeAdaptersResponse) -> EraseEvent | None:
         """Take the next message."""
@@ -62,6 +63,12 @@ class EraseFold(Generic[AdapterT]):
             return Queued(response.queued.request_id, response.queued.position)
         if kind == "progress":
             return events.erase_progress(response.progress)
+        if kind == "image" and isinstance(response, erase_pb2.EraseResponse):
+            image = events.report_image(response.image)
+            key = (image.prompt, image.with_adapter)
+            is_known = key in self._images
+            self._images.add(key)
+            return None if is_known else image
         if kind == "completed":
             self.result = self._bind(adapters.adapter_info(response.completed.adapter))
             return self.result

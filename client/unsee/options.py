@@ -32,6 +32,9 @@ class EraseOptions(TypedDict, total=False):
         labels: stored with the adapter.
         options: what only the method reads, by name, as ``server_info()`` lists them; with ``method``.
         adapters_in_force: by name or digest: it is made for the model as they leave it; where the method allows it.
+        report_images: prompts, 2-8, that are drawn without and with the adapter: ``ReportImage`` events, and the
+            report's integrity. 0 by default: none.
+        keep_images: these pictures are stored with the adapter, for ``client.report_images``.
         request_id: of the caller's own; drawn if left out.
     """
 
@@ -50,6 +53,8 @@ class EraseOptions(TypedDict, total=False):
     labels: Mapping[str, str]
     options: Mapping[str, int | float | bool]
     adapters_in_force: Sequence[str]
+    report_images: int
+    keep_images: bool
     request_id: str | None
 
 

@@ -55,6 +55,8 @@ def erase_request(concept: str, options: EraseOptions) -> erase_pb2.EraseRequest
         labels=options.get("labels", {}),
         request_id=options.get("request_id") or str(uuid.uuid4()),
         adapters_in_force=several("adapters_in_force", options.get("adapters_in_force", ())),
+        report_images=options.get("report_images", 0),
+        keep_images=options.get("keep_images", False),
         **_method_options(options.get("method"), options.get("options") or {}),
     )
 

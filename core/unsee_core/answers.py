@@ -9,7 +9,7 @@ from unsee_core.adapter_schedule import AdapterSchedule
 from unsee_core.audit.answers import AuditReport
 from unsee_core.job import Concept, Guard, ImageFormat
 
-Phase = Literal["prepare", "train", "harden", "report"]
+Phase = Literal["prepare", "train", "harden", "report", "draw"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,59 @@ class NamedDrift:
 
 
 @dataclass(frozen=True)
+class Integrity:
+    """How far pictures with an adapter are from those without it, at equal seeds; see ``unsee_core.integrity``.
+
+    Attributes:
+        mean_distance: perceptual, of the pictures that must stay; 0 where they are the same.
+        max_distance: the largest of them.
+        worst_prompt: of the largest.
+        mean_ms_ssim: of the same; 1 where they are the same.
+        min_ms_ssim: the smallest of them.
+        concept_distance: of the pictures that ask for the concept.
+        concept_ms_ssim: of those.
+        prompts: that must stay and were drawn.
+    """
+
+    mean_distance: float
+    max_distance: float
+    worst_prompt: str
+    mean_ms_ssim: float
+    min_ms_ssim: float
+    concept_distance: float
+    concept_ms_ssim: float
+    prompts: int
+
+
+@dataclass(frozen=True)
+class ReportImage:
+    """A picture that was drawn for a report.
+
+    Attributes:
+        seed: of its starting noise; the same without and with the adapter.
+        of_concept: the prompt asks for the concept; else it must stay.
+        png: the encoded file.
+    """
+
+    prompt: str
+    seed: int
+    with_adapter: bool
+    of_concept: bool
+    png: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class KeptImage:
+    """A picture that is stored with an adapter: a ``ReportImage`` with its digest in place of the file."""
+
+    prompt: str
+    seed: int
+    with_adapter: bool
+    of_concept: bool
+    digest: str
+
+
+@dataclass(frozen=True)
 class Report:
     """What an erasure did; see ``unsee_core.report``.
 
@@ -45,6 +98,7 @@ class Report:
         warnings: sentences for whoever asked for the erasure.
         concept_ratios: the erase ratio of each concept by its name, of a composed adapter; its ``erase_ratio`` is their
             mean, and ``worst_erase_ratio`` the worst of theirs.
+        integrity: None unless pictures were asked for.
     """
 
     concept_drift: Drift
@@ -60,6 +114,7 @@ class Report:
     reference_image_loss: float | None = None
     warnings: tuple[str, ...] = ()
     concept_ratios: Mapping[str, float] = field(default_factory=dict)
+    integrity: Integrity | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +137,7 @@ class Manifest:
         report: None for imported adapters.
         concepts: of a composed adapter.
         audits: attempts to undo it, the newest last.
+        images: the report's pictures, where they were to be kept.
     """
 
     name: str
@@ -101,6 +157,7 @@ class Manifest:
     base_mismatch: bool = False
     concepts: tuple[Concept, ...] = ()
     audits: tuple[AuditReport, ...] = ()
+    images: tuple[KeptImage, ...] = ()
 
     @property
     def erased(self) -> tuple[Concept, ...]:
@@ -209,5 +266,5 @@ class GenerateCompleted:
     guard: Guard = field(default_factory=Guard)
 
 
-EraseEvent = Queued | EraseProgress | EraseCompleted
+EraseEvent = Queued | EraseProgress | ReportImage | EraseCompleted
 GenerateEvent = Queued | GenerateProgress | ImageReady | GenerateCompleted

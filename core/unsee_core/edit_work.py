@@ -13,10 +13,11 @@ import torch
 import transformers
 
 from unsee_core.adapter import AdapterMetadata
-from unsee_core.answers import EraseCompleted, EraseProgress, Manifest
+from unsee_core.answers import EraseCompleted, EraseProgress, Manifest, ReportImage
 from unsee_core.compose import METHOD as COMPOSE
 from unsee_core.compose import ComposeContext, compose
 from unsee_core.compose_report import make_compose_report
+from unsee_core.integrity import draw_for_report
 from unsee_core.library import AdapterLibrary
 from unsee_core.methods import METHODS
 from unsee_core.methods.base import EraseContext
@@ -38,7 +39,7 @@ class AdapterWork(ABC):
         self._steps = self._run()
         self.is_done = False
 
-    def step(self) -> EraseProgress | EraseCompleted:
+    def step(self) -> EraseProgress | ReportImage | EraseCompleted:
         """Do one step and return what it led to; EraseCompleted is the last."""
         began = time.perf_counter()
         try:
@@ -46,12 +47,15 @@ class AdapterWork(ABC):
         except StopIteration as end:
             self.is_done = True
             return EraseCompleted(end.value)
+        if isinstance(event, ReportImage):
+            self._seconds["draw"] += time.perf_counter() - began
+            return event
         phase = event.phase
         self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - began
         return replace(event, eta_s=self._eta_s(event))
 
     @abstractmethod
-    def _run(self) -> Generator[EraseProgress, None, Manifest]:
+    def _run(self) -> Generator[EraseProgress | ReportImage, None, Manifest]:
         """Do all of it, yielding after every step, and return what was stored."""
 
     def _eta_s(self, event: EraseProgress) -> float | None:
@@ -73,7 +77,7 @@ class EraseWork(AdapterWork):
         self._context = context
         super().__init__(library)
 
-    def _run(self) -> Generator[EraseProgress, None, Manifest]:
+    def _run(self) -> Generator[EraseProgress | ReportImage, None, Manifest]:
         context, settings = self._context, self._context.settings
         if not context.job.concept.name:
             context = yield from named_by_images(context)
@@ -81,6 +85,7 @@ class EraseWork(AdapterWork):
         erasure = yield from METHODS[settings.method].run(context)
         factors = erasure.factors
         report = yield from make_report(context, factors, self._library.concept_names())
+        integrity, images = (yield from draw_for_report(context, factors)) if job.report_images else (None, ())
         metadata = AdapterMetadata(
             concept=job.concept,
             method=settings.method,
@@ -98,7 +103,8 @@ class EraseWork(AdapterWork):
             name=job.adapter_name,
             replace=job.replace,
             labels=job.labels,
-            report=replace(report, phase_seconds=dict(self._seconds)),
+            report=replace(report, integrity=integrity, phase_seconds=dict(self._seconds)),
+            images=images if job.keep_images else (),
         )
 
 

@@ -20,6 +20,7 @@ MAX_IMAGES = 16
 MAX_SEED = 2**63 - 1
 MAX_GUARD_WORDS = 16
 MAX_COMPOSED = 64
+MAX_REPORT_IMAGES = 8
 ConceptKind = Literal["object", "style", "person", "brand"]
 ImageFormat = Literal["png", "jpeg", "webp"]
 OptionValue = int | float | bool
@@ -154,6 +155,8 @@ class EraseJob:
         steps: 1-2000.
         adapter_name: None: a slug of the concept's name and eight digits of the digest.
         adapters_in_force: by name or digest: the erasure is made for the model as they leave it.
+        report_images: prompts that are drawn without and with the adapter for the report; 0, or 2-8.
+        keep_images: these pictures are stored with the adapter.
         options: what the method alone reads, by name; checked against the method by ``methods.check_job``.
     """
 
@@ -171,6 +174,8 @@ class EraseJob:
     labels: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     adapters_in_force: tuple[str, ...] = ()
+    report_images: int = 0
+    keep_images: bool = False
 
     def __post_init__(self) -> None:
         check_count("images", len(self.images), MAX_IMAGES)
@@ -186,6 +191,14 @@ class EraseJob:
         check_count("adapters_in_force", len(self.adapters_in_force), 32)
         for i, name in enumerate(self.adapters_in_force):
             check_adapter_ref(f"adapters_in_force[{i}]", name)
+        if self.report_images and not 2 <= self.report_images <= MAX_REPORT_IMAGES:
+            raise InvalidRequestError.of(
+                "report_images", f"got {self.report_images}, allowed 0 or 2-{MAX_REPORT_IMAGES}"
+            )
+        if self.keep_images and not self.report_images:
+            raise InvalidRequestError.of(
+                "keep_images", "got true without report_images, allowed with 2 of them at least"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,18 @@
 """The adapters of the store as one resident model sees them: resolved, checked against its base, kept in memory."""
 
 import dataclasses
+import hashlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
 from unsee_core import adapter
 from unsee_core.adapter import AdapterMetadata, LoraFactors
-from unsee_core.answers import Manifest, Report, ResolvedAdapter
+from unsee_core.answers import KeptImage, Manifest, Report, ReportImage, ResolvedAdapter
 from unsee_core.audit.answers import AuditReport
 from unsee_core.checks import check_adapter_name, check_adapter_ref, check_labels
 from unsee_core.conditioning import AppliedAdapter
@@ -149,15 +150,18 @@ class AdapterLibrary:
         replace: bool,
         labels: Mapping[str, str],
         report: Report | None = None,
+        images: Sequence[ReportImage] = (),
     ) -> Manifest:
         """Store an adapter; without a name, under a slug of its concept and eight digits of its digest.
 
-        An unnamed adapter whose bytes are stored already is answered with the stored one.
+        An unnamed adapter whose bytes are stored already is answered with the stored one, as it is. ``images`` are the
+        report's pictures, if they are to be kept.
 
         Raises:
             AlreadyExistsError: the name is taken and ``replace`` is false.
         """
         data = adapter.to_bytes(factors, metadata)
+        kept = {_image_digest(image): image for image in images}
         manifest = Manifest(
             name=name or _slug(metadata, adapter.digest(data)),
             digest=adapter.digest(data),
@@ -174,9 +178,14 @@ class AdapterLibrary:
             has_final_norm=factors.final_norm is not None,
             report=report,
             concepts=metadata.concepts,
+            images=tuple(
+                KeptImage(image.prompt, image.seed, image.with_adapter, image.of_concept, _image_digest(image))
+                for image in images
+            ),
         )
+        files = {digest: image.png for digest, image in kept.items()}
         try:
-            stored = self._store.put(manifest.name, data, manifest, replace=replace)
+            stored = self._store.put(manifest.name, data, manifest, replace=replace, images=files)
         except AlreadyExistsError:
             stored = self._store.get(manifest.name)
             if name is not None or stored.digest != manifest.digest:
@@ -211,6 +220,16 @@ class AdapterLibrary:
             return dataclasses.replace(manifest, audits=(*manifest.audits, report)[-KEPT_AUDITS:])
 
         self._store.amend(report.adapter, report.digest, with_report)
+
+    def report_image(self, kept: KeptImage) -> ReportImage:
+        """Return a picture that was kept with an adapter.
+
+        Raises:
+            NotFoundError: it left with its adapter.
+            CorruptedError: the stored bytes differ from their digest.
+        """
+        png = self._store.read_image(kept.digest)
+        return ReportImage(kept.prompt, kept.seed, kept.with_adapter, kept.of_concept, png)
 
     def _in_memory(self, digest: str) -> tuple[LoraFactors, bool] | None:
         with self._lock:
@@ -247,6 +266,10 @@ class AdapterLibrary:
             base_model=base,
             versions={},
         )
+
+
+def _image_digest(image: ReportImage) -> str:
+    return f"sha256:{hashlib.sha256(image.png).hexdigest()}"
 
 
 def _slug(metadata: AdapterMetadata, digest: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from unsee_core.answers import BaseModel, Drift, Manifest, NamedDrift, Report
+from unsee_core.answers import BaseModel, Drift, Integrity, KeptImage, Manifest, NamedDrift, Report
 from unsee_core.audit.answers import AuditReport, AuditRow, Outcome
 from unsee_core.audit.job import AuditBudget
 from unsee_core.checks import check_adapter_ref, check_labels, check_text
@@ -123,6 +123,7 @@ def manifest_from_json(name: str, text: bytes) -> Manifest:
             "concepts": tuple(map(_concept, content.get("concepts", ()))),
             "report": report and _report(report),
             "audits": tuple(map(_audit, content.get("audits", ()))),
+            "images": tuple(KeptImage(**_known(KeptImage, one)) for one in content.get("images", ())),
             "base_model": BaseModel(**_known(BaseModel, content["base_model"])),
             "create_time": datetime.fromisoformat(content["create_time"]).astimezone(UTC),
         }
@@ -142,7 +143,9 @@ def _report(content: Mapping[str, Any]) -> Report:
     drifts = {name: Drift(**_known(Drift, content[name])) for name in ("concept_drift", "retain_drift")}
     worst = [NamedDrift(**_known(NamedDrift, one)) for one in content.get("worst_neighbours", ())]
     tuples = {"worst_neighbours": tuple(worst), "warnings": tuple(content.get("warnings", ()))}
-    return Report(**(_known(Report, content) | drifts | tuples))
+    integrity = content.get("integrity")
+    drawn = {"integrity": integrity and Integrity(**_known(Integrity, integrity))}
+    return Report(**(_known(Report, content) | drifts | tuples | drawn))
 
 
 def _audit(content: Mapping[str, Any]) -> AuditReport:

@@ -1,6 +1,7 @@
 """Durable adapters: an immutable content-addressed blob, then a manifest, written last.
 
     blobs/<sha256>.safetensors    the adapter's bytes
+    images/<sha256>.png           pictures of its report, where they were to be kept
     manifests/<name>.json         what ``Manifest`` holds; an adapter exists as soon as this does
 
 A writer killed between the two leaves a blob that nobody sees; the next writer of the same bytes reuses its place, and
@@ -11,7 +12,7 @@ instant in which another process deletes its last manifest may get lost, and rea
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from unsee_core.answers import Manifest
 from unsee_core.checks import check_adapter_name, check_adapter_ref
@@ -43,11 +44,13 @@ class AdapterStore:
     """
 
     def __init__(self, url: str) -> None:
-        self._files = DurableFiles(url, "blobs", "manifests")
+        self._files = DurableFiles(url, "blobs", "images", "manifests")
         with self._files.one_writer():
             self._sweep()
 
-    def put(self, name: str, data: bytes, manifest: Manifest, *, replace: bool) -> Manifest:
+    def put(
+        self, name: str, data: bytes, manifest: Manifest, *, replace: bool, images: Mapping[str, bytes] | None = None
+    ) -> Manifest:
         """Store an adapter and return its manifest.
 
         Args:
@@ -55,6 +58,7 @@ class AdapterStore:
             data: the blob.
             manifest: its digest is that of ``data``.
             replace: an adapter of this name gives way; else that is an error.
+            images: those of the manifest, by digest.
 
         Raises:
             AlreadyExistsError: the name is taken and ``replace`` is false.
@@ -63,13 +67,15 @@ class AdapterStore:
             old = self._digest_of(name)
             if old is not None and not replace:
                 raise _taken(name, old)
+            outdated = self._files_of(name)
             self._files.write(_blob(manifest.digest), data)
+            for digest, image in (images or {}).items():
+                self._files.write(_image(digest), image)
             try:
                 self._files.write(_manifest(name), manifest_to_json(manifest), exclusive=not replace)
             except FileExistsError as error:  # another process took the name just now
                 raise _taken(name, self._digest_of(name)) from error
-            if old and old != manifest.digest:
-                self._remove_unused([_blob(old)])
+            self._remove_unused(outdated)
         return manifest
 
     def amend(self, name: str, digest: str, change: Callable[[Manifest], Manifest]) -> Manifest:
@@ -114,13 +120,16 @@ class AdapterStore:
             NotFoundError: no adapter has this digest.
             CorruptedError: the bytes differ from their digest.
         """
-        data = self._files.read(_blob(digest))
-        if data is None:
-            raise NotFoundError(f"adapter: {digest} is not there")
-        found = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        if found != digest:
-            raise CorruptedError(f"adapter: the stored bytes of {digest} have the digest {found}")
-        return data
+        return self._checked(_blob(digest), digest)
+
+    def read_image(self, digest: str) -> bytes:
+        """Return a kept picture's file.
+
+        Raises:
+            NotFoundError: no adapter has it any longer.
+            CorruptedError: the bytes differ from their digest.
+        """
+        return self._checked(_image(digest), digest)
 
     def open(self, ref: str) -> tuple[Manifest, bytes]:
         """Return a manifest and the bytes that belong to it, also while others replace the adapter.
@@ -148,9 +157,9 @@ class AdapterStore:
             old = self._digest_of(name)
             if old is None:
                 raise NotFoundError(f"name: {name!r} is not there")
+            outdated = self._files_of(name)
             self._files.remove(_manifest(name))
-            if old:
-                self._remove_unused([_blob(old)])
+            self._remove_unused(outdated)
 
     def list(self, query: AdapterQuery) -> AdapterPage:
         """Return a page of the manifests that the query admits, by name; unreadable ones are passed over."""
@@ -163,6 +172,15 @@ class AdapterStore:
                 return AdapterPage(tuple(found), query.token_behind(found[-1].name))
             found.append(manifest)
         return AdapterPage(tuple(found), "")
+
+    def _checked(self, path: str, digest: str) -> bytes:
+        data = self._files.read(path)
+        if data is None:
+            raise NotFoundError(f"adapter: {digest} is not there")
+        found = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if found != digest:
+            raise CorruptedError(f"adapter: the stored bytes of {digest} have the digest {found}")
+        return data
 
     def _manifests(self, behind: str = "") -> Iterator[Manifest]:
         for name in self._names():
@@ -192,23 +210,34 @@ class AdapterStore:
             return ""
         return None if manifest is None else manifest.digest
 
+    def _files_of(self, name: str) -> tuple[str, ...]:
+        """Return the files that an adapter's manifest names; none if it cannot be read, or is not there."""
+        try:
+            manifest = self._read_manifest(name)
+        except CorruptedError:
+            return ()
+        return () if manifest is None else _named_by(manifest)
+
     def _sweep(self) -> None:
         """Remove what writers that were killed left behind, once it is too old to be in the making."""
         blobs, manifests = self._files.found("blobs"), self._files.found("manifests")
         old = [f"blobs/{file.name}" for file in blobs if file.age_s > ORPHAN_AGE_S]
+        old += [f"images/{file.name}" for file in self._files.found("images") if file.age_s > ORPHAN_AGE_S]
         drafts = [file for file in manifests if file.name.endswith(".draft")]
         old += [f"manifests/{file.name}" for file in drafts if file.age_s > ORPHAN_AGE_S]
         if old:
             self._remove_unused(old)
 
-    def _remove_unused(self, paths: Iterable[str]) -> None:
+    def _remove_unused(self, paths: Sequence[str]) -> None:
         """Remove those of the files that no manifest names; none while a manifest cannot be read."""
+        if not paths:
+            return
         try:
             manifests = [self._read_manifest(name) for name in self._names()]
         except CorruptedError:
             logger.warning("unused blobs stay, since a manifest cannot be read")
             return
-        used = {_blob(manifest.digest) for manifest in manifests if manifest is not None}
+        used = {path for manifest in manifests if manifest is not None for path in _named_by(manifest)}
         for path in paths:
             if path not in used:
                 self._files.remove(path)
@@ -217,6 +246,16 @@ class AdapterStore:
 def _blob(digest: str) -> str:
     check_adapter_ref("digest", digest)
     return f"blobs/{digest.removeprefix('sha256:')}.safetensors"
+
+
+def _image(digest: str) -> str:
+    check_adapter_ref("digest", digest)
+    return f"images/{digest.removeprefix('sha256:')}.png"
+
+
+def _named_by(manifest: Manifest) -> tuple[str, ...]:
+    """Return the files that belong to a manifest."""
+    return (_blob(manifest.digest), *(_image(image.digest) for image in manifest.images))
 
 
 def _manifest(name: str) -> str:

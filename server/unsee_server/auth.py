@@ -25,6 +25,7 @@ SCOPES: Mapping[str, frozenset[Scope]] = {
     "Cancel": frozenset({"audit", "erase", "generate"}),
     "ListAdapters": frozenset({"adapters.read"}),
     "GetAdapter": frozenset({"adapters.read"}),
+    "GetReportImages": frozenset({"adapters.read"}),
     "DownloadAdapter": frozenset({"adapters.read"}),
     "DeleteAdapter": frozenset({"adapters.write"}),
     "ImportAdapter": frozenset({"adapters.write"}),

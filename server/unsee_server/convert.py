@@ -103,6 +103,8 @@ def erase_job(request: erase_pb2.EraseRequest, *, default_method: str) -> EraseJ
         labels=dict(request.labels),
         options=_options(getattr(request, options_of)) if options_of else {},
         adapters_in_force=tuple(request.adapters_in_force),
+        report_images=request.report_images,
+        keep_images=request.keep_images,
     )
 
 

@@ -38,7 +38,9 @@ def adapter_query(request: adapters_pb2.ListAdaptersRequest) -> AdapterQuery:
     )
 
 
-def adapter_of(request: adapters_pb2.GetAdapterRequest | adapters_pb2.DownloadAdapterRequest) -> str:
+def adapter_of(
+    request: adapters_pb2.GetAdapterRequest | adapters_pb2.DownloadAdapterRequest | adapters_pb2.GetReportImagesRequest,
+) -> str:
     """Return the name or digest that is asked for."""
     return request.adapter
 

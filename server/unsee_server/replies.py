@@ -9,7 +9,7 @@ from unsee_core import answers, job
 from unsee_core.lanes import Event
 from unsee_core.store import AdapterPage
 from unsee_server.choices import FORMATS, IMAGE_FORMATS, KINDS, SCHEDULERS
-from unsee_server.replies_report import report_message
+from unsee_server.replies_report import report_image_message, report_message
 from unsee_server.times import duration, timestamp
 from unsee_server.transfer import Piece
 
@@ -23,6 +23,7 @@ PHASES: Mapping[answers.Phase, "erase_pb2.ErasePhase.ValueType"] = {
     "train": erase_pb2.ERASE_PHASE_TRAIN,
     "report": erase_pb2.ERASE_PHASE_REPORT,
     "harden": erase_pb2.ERASE_PHASE_HARDEN,
+    "draw": erase_pb2.ERASE_PHASE_DRAW,
 }
 # The last number of each name, as the zero values are none of their own.
 _KINDS = {name: common_pb2.ConceptKind.ValueType(number) for number, name in KINDS.items()}
@@ -41,6 +42,8 @@ def erase_response(event: Event, request_id: str) -> erase_pb2.EraseResponse:
             if eta_s is not None:
                 progress.eta.CopyFrom(duration(eta_s))
             return erase_pb2.EraseResponse(progress=progress)
+        case answers.ReportImage():
+            return erase_pb2.EraseResponse(image=report_image_message(event))
         case answers.EraseCompleted(manifest):
             return erase_pb2.EraseResponse(completed=erase_pb2.EraseCompleted(adapter=adapter(manifest)))
         case _:

@@ -21,7 +21,13 @@ def report_message(report: answers.Report) -> common_pb2.Report:
         reference_image_loss=report.reference_image_loss,
         warnings=report.warnings,
         concept_ratios=report.concept_ratios,
+        integrity=common_pb2.Integrity(**vars(report.integrity)) if report.integrity else None,
     )
+
+
+def report_image_message(image: answers.ReportImage) -> common_pb2.ReportImage:
+    """Return the message of a picture that was drawn for a report."""
+    return common_pb2.ReportImage(**vars(image))
 
 
 def _drift(drift: answers.Drift) -> common_pb2.Drift:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from unsee_core.answers import EraseProgress, GenerateProgress, ImageReady, Queued
+from unsee_core.answers import EraseProgress, GenerateProgress, ImageReady, Queued, ReportImage
 from unsee_core.audit.answers import AuditPicture, AuditProgress
 from unsee_core.lanes import Event
 
@@ -59,7 +59,8 @@ class Request:
     @property
     def image_bytes(self) -> int:
         """Bytes of the images that are kept."""
-        return sum(len(event.data) for event in self._kept if isinstance(event, ImageReady | AuditPicture))
+        drawn = sum(len(event.data) for event in self._kept if isinstance(event, ImageReady | AuditPicture))
+        return drawn + sum(len(event.png) for event in self._kept if isinstance(event, ReportImage))
 
     def add(self, event: Event) -> None:
         """Take an event from the engine."""

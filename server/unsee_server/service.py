@@ -26,6 +26,7 @@ from unsee_server import convert, convert_adapters, convert_audit, replies, repl
 from unsee_server.calls import Call, current_call
 from unsee_server.errors import LoadingError
 from unsee_server.registry import RequestRegistry
+from unsee_server.replies_report import report_image_message
 from unsee_server.requests import CancelWork, OnEnd, OnEvent, Rpc
 from unsee_server.transfer import Assembly, pieces
 
@@ -161,6 +162,15 @@ class UnseeService(service_pb2_grpc.UnseeServiceServicer):
         """Delete an adapter."""
         await self._read(self._library.delete, convert_adapters.name_of(request))
         return adapters_pb2.DeleteAdapterResponse()
+
+    async def GetReportImages(  # noqa: N802
+        self, request: adapters_pb2.GetReportImagesRequest, context: object
+    ) -> AsyncIterator[adapters_pb2.GetReportImagesResponse]:
+        """Send the pictures that were kept with an adapter's report."""
+        manifest = await self._read(self._library.manifest, convert_adapters.adapter_of(request))
+        for kept in manifest.images:
+            image = await self._read(self._library.report_image, kept)
+            yield adapters_pb2.GetReportImagesResponse(image=report_image_message(image))
 
     async def DownloadAdapter(  # noqa: N802
         self, request: adapters_pb2.DownloadAdapterRequest, context: object

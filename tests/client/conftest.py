@@ -58,6 +58,10 @@ class Scripted(service_pb2_grpc.UnseeServiceServicer):
         async for item in self._stream("DownloadAdapter", request, context):
             yield item
 
+    async def GetReportImages(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        async for item in self._stream("GetReportImages", request, context):
+            yield item
+
     async def _unary(self, method: str, request: Any, context: Any) -> Any:
         answer = self._next(method, request)(request, context)
         return await answer if isinstance(answer, Awaitable) else answer

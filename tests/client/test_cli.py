@@ -19,9 +19,19 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.client.conftest import failing
-from tests.client.test_client import ADAPTER, Server, completed, composes, download_parts, erases, queued, step
+from tests.client.test_client import (
+    ADAPTER,
+    Server,
+    completed,
+    composes,
+    download_parts,
+    erases,
+    pictured,
+    queued,
+    step,
+)
 from unsee.cli import app
-from unsee.v1 import adapters_pb2, cancel_pb2, generate_pb2
+from unsee.v1 import adapters_pb2, cancel_pb2, common_pb2, erase_pb2, generate_pb2
 
 Run = Callable[..., Result]
 COMMAND = [sys.executable, "-c", "from unsee.cli import main; main()"]
@@ -284,3 +294,49 @@ def test_serve_says_what_to_install_where_the_server_is_missing(tmp_path: Path) 
     failed = subprocess.run([sys.executable, "-c", code, "serve"], capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert failed.stderr == "unsee: the server is not installed; pip install 'unsee[server]' brings it\n"
+
+
+def test_pictures_of_a_report_go_into_a_folder_and_nothing_is_overwritten(
+    scripted: Server, run: Run, tmp_path: Path
+) -> None:
+    scripted[0].script["Erase"] = [pictured]
+    words = ("erase", "cat", "--report-images", "2", "--report-folder", "seen", "--keep-images")
+    shown = run(*words)
+    assert shown.exit_code == 0, shown.output
+    assert {path.name: path.read_bytes() for path in (tmp_path / "seen").iterdir()} == {
+        "0-before.png": b"0", "0-after.png": b"1", "1-before.png": b"2", "1-after.png": b"3",
+    }  # fmt: skip
+    (_, request) = scripted[0].asked[0]
+    assert (request.report_images, request.keep_images) == (2, True)
+
+    refused = run(*words)
+    assert refused.exit_code == 1
+    assert "--report-folder: " in refused.stderr
+    assert "--force overwrites it" in refused.stderr
+    assert len(scripted[0].asked) == 1
+    alone = run("erase", "cat", "--report-folder", "other")
+    assert "--report-folder: got one without --report-images" in alone.stderr
+
+
+def test_kept_pictures_are_saved_and_an_adapter_without_any_is_told(scripted: Server, run: Run, tmp_path: Path) -> None:
+    def answers(request: adapters_pb2.GetReportImagesRequest, context: Any) -> list[Any]:
+        pictures = [common_pb2.ReportImage(prompt="a dog", with_adapter=side, png=b"png") for side in (False, True)]
+        return [adapters_pb2.GetReportImagesResponse(image=one) for one in pictures]
+
+    scripted[0].script["GetReportImages"] = [answers, lambda request, context: []]
+    shown = run("adapters", "images", "no-cat", "-o", "kept")
+    assert shown.stdout.splitlines() == ["kept/0-before.png  a dog", "kept/0-after.png  a dog"]
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["0-after.png", "0-before.png"]
+    assert "no-dog has no pictures" in run("adapters", "images", "no-dog", "-o", "none").stderr
+
+
+def test_integrity_is_shown_with_the_report(scripted: Server, run: Run) -> None:
+    integrity = common_pb2.Integrity(
+        mean_distance=0.1, max_distance=0.2, worst_prompt="a fox", min_ms_ssim=0.75, prompts=3
+    )
+    adapter = common_pb2.Adapter(name="no-cat", report=common_pb2.Report(integrity=integrity))
+    done = erase_pb2.EraseResponse(completed=erase_pb2.EraseCompleted(adapter=adapter))
+    scripted[0].script["Erase"] = [lambda request, context: [done]]
+    shown = " ".join(run("erase", "cat").stdout.split())
+    assert "distance 0.100, at most 0.200 (a fox); MS-SSIM 0.000, at least 0.750;" in shown
+    assert "of 3 prompts" in shown

@@ -363,3 +363,44 @@ def test_every_public_call_has_an_example() -> None:
         for name, call in vars(kind).items():
             if not name.startswith("_") and name != "close":
                 assert "Example:" in (call.__doc__ or ""), f"{kind.__name__}.{name}"
+
+
+def pictured(request: erase_pb2.EraseRequest, context: Any) -> list[Any]:
+    pictures = [
+        common_pb2.ReportImage(
+            prompt=f"prompt {i // 2}", seed=i // 2, with_adapter=i % 2 == 1, of_concept=i < 2, png=b"%d" % i
+        )
+        for i in range(2 * request.report_images)
+    ]
+    return [queued(request.request_id), *(erase_pb2.EraseResponse(image=one) for one in pictures), completed()]
+
+
+def test_pictures_of_a_report_are_events_once_each_though_the_stream_breaks(scripted: Server) -> None:
+    def broken(request: erase_pb2.EraseRequest, context: Any) -> Any:
+        return [*pictured(request, context)[:3], failing(context, grpc.StatusCode.UNAVAILABLE)]
+
+    servicer, target = scripted
+    servicer.script["Erase"] = [broken, pictured]
+    with unsee.Client(target) as client:
+        job = client.start_erase("cat", images=[b"png"], report_images=2)
+        images = [event for event in job if isinstance(event, unsee.ReportImage)]
+    assert [(one.prompt, one.seed, one.with_adapter, one.of_concept, one.data) for one in images] == [
+        (f"prompt {i // 2}", i // 2, i % 2 == 1, i < 2, b"%d" % i) for i in range(4)
+    ]
+
+
+def test_kept_pictures_are_asked_for_by_name(scripted: Server) -> None:
+    def answers(request: adapters_pb2.GetReportImagesRequest, context: Any) -> list[Any]:
+        image = common_pb2.ReportImage(prompt=request.adapter, png=b"png")
+        return [adapters_pb2.GetReportImagesResponse(image=image)]
+
+    servicer, target = scripted
+    servicer.script["GetReportImages"] = [
+        answers,
+        lambda request, context: [failing(context, grpc.StatusCode.NOT_FOUND)],
+    ]
+    with unsee.Client(target) as client:
+        (image,) = client.report_images("no-cat")
+        assert (image.prompt, image.data) == ("no-cat", b"png")
+        with pytest.raises(unsee.NotFoundError):
+            client.report_images("nobody")

@@ -39,6 +39,8 @@ ERASE: EraseOptions = {
     "labels": {"team": "legal"},
     "options": {"layers": 2, "train_final_norm": True},
     "adapters_in_force": ["no-dog"],
+    "report_images": 2,
+    "keep_images": True,
     "request_id": "mine",
 }
 GENERATE: GenerateOptions = {
@@ -218,6 +220,7 @@ def defaults(value: Any, path: str = "") -> Iterator[str]:
 READ: list[tuple[Any, Any, set[str]]] = [
     (common_pb2.Adapter, adapters.adapter_info, set()),
     (erase_pb2.EraseProgress, events.erase_progress, set()),
+    (common_pb2.ReportImage, lambda m: events.report_image(m), {"png"}),
     (generate_pb2.GenerateProgress, events.generate_progress, set()),
     (generate_pb2.GenerateImage, events.generated_image, set()),
     (generate_pb2.GenerateCompleted, lambda m: events.generate_result(m, ("image",)), {"scheduler_class"}),  # type: ignore[arg-type]
@@ -237,6 +240,7 @@ def test_every_field_of_an_answer_is_read(kind: Any, read: Any, merged: set[str]
     fields = {field.name for field in kind.DESCRIPTOR.fields} - merged
     renamed = {"eta": "eta_s", "timings": "seconds", "duration": "seconds"}
     attributes = {field.name for field in dataclasses.fields(answer)} - {"images"}
+    attributes -= {"data"} if "png" in merged else set()
     assert {renamed.get(name, name) for name in fields} == attributes
 
 
@@ -245,6 +249,7 @@ def test_every_field_of_an_answer_is_read(kind: Any, read: Any, merged: set[str]
     [
         (common_pb2.Concept, adapters.Concept),
         (common_pb2.Drift, adapters.Drift),
+        (common_pb2.Integrity, adapters.Integrity),
         (common_pb2.BaseModel, adapters.BaseModel),
         (generate_pb2.ResolvedAdapter, unsee.ResolvedAdapter),
         (generate_pb2.AdapterSchedule, unsee.AdapterSchedule),
@@ -290,6 +295,7 @@ def test_answers_without_optional_parts_are_read_as_none() -> None:
     assert report is not None
     optional = ("image_loss_before", "image_loss_after", "reference_image_loss", "erase_ratio", "worst_erase_ratio")
     assert [getattr(report, name) for name in optional] == [None] * 5
+    assert report.integrity is None
 
 
 def test_a_phase_of_a_later_server_counts_as_training() -> None:

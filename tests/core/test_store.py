@@ -1,6 +1,7 @@
 """The store: names, digests, lists, and what is left when a writer dies."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ import fsspec
 import pytest
 
 from tests.core.adapters import manifest_of
-from unsee_core.answers import Drift, Report
+from unsee_core.answers import Drift, KeptImage, Report
 from unsee_core.errors import (
     AlreadyExistsError,
     CorruptedError,
@@ -418,3 +419,48 @@ def test_a_store_that_went_away_is_an_error_of_ours(tmp_path: Path) -> None:
         put(store, "other")
     with pytest.raises(NotFoundError):
         store.get("pet")
+
+
+def put_shown(store: AdapterStore, name: str, *pictures: bytes, data: bytes = CAT) -> None:
+    """Store an adapter with pictures of its report."""
+    files = {f"sha256:{hashlib.sha256(png).hexdigest()}": png for png in pictures}
+    kept = tuple(KeptImage("a dog", i, True, False, digest) for i, digest in enumerate(files))
+    manifest = dataclasses.replace(manifest_of(name, data), images=kept)
+    store.put(name, data, manifest, replace=True, images=files)
+
+
+def kept(store: AdapterStore, name: str) -> list[bytes]:
+    return [store.read_image(image.digest) for image in store.get(name).images]
+
+
+def test_pictures_of_a_report_are_kept_and_leave_with_the_last_adapter_that_has_them(store: AdapterStore) -> None:
+    put_shown(store, "a", b"one", b"two")
+    put_shown(store, "b", b"two", b"three", data=DOG)
+    assert kept(store, "a") == [b"one", b"two"]
+    (one, two), (_, three) = ([image.digest for image in store.get(name).images] for name in "ab")
+    store.delete("a")
+    assert kept(store, "b") == [b"two", b"three"]
+    with pytest.raises(NotFoundError):
+        store.read_image(one)
+    put_shown(store, "b", b"three", data=DOG)  # the same bytes, without one of the pictures
+    assert kept(store, "b") == [b"three"]
+    with pytest.raises(NotFoundError):
+        store.read_image(two)
+    store.delete("b")
+    with pytest.raises(NotFoundError):
+        store.read_image(three)
+
+
+def test_a_damaged_picture_is_told_and_one_that_nobody_has_is_swept(tmp_path: Path) -> None:
+    store = AdapterStore(str(tmp_path))
+    put_shown(store, "a", b"one")
+    (file,) = (tmp_path / "images").iterdir()
+    orphan = tmp_path / "images" / f"{'0' * 64}.png"
+    orphan.write_bytes(b"left behind")
+    file.write_bytes(b"other")
+    with pytest.raises(CorruptedError, match="have the digest"):
+        kept(store, "a")
+    for path in (file, orphan):
+        os.utime(path, (time.time() - 2 * ORPHAN_AGE_S,) * 2)
+    AdapterStore(str(tmp_path))
+    assert list((tmp_path / "images").iterdir()) == [file]

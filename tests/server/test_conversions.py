@@ -42,6 +42,8 @@ VALUES: dict[str, Any] = {
     "adapter_name": "no-cat",
     "replace": True,
     "labels": {"a": "b"},
+    "report_images": 3,
+    "keep_images": True,
     "few_shot_lora": erase_pb2.FewShotLoraOptions(layers=2),
     "few_shot_lora.layers": 2,
     "few_shot_lora.train_final_norm": True,
@@ -193,8 +195,16 @@ def method_of(request: erase_pb2.EraseRequest) -> str:
     return request.WhichOneof("method_options") or "few_shot_lora"
 
 
+def erased(request: erase_pb2.EraseRequest) -> object:
+    """Return the job, or what is wrong with it: pictures are kept only where some are drawn."""
+    try:
+        return convert.erase_job(request, default_method=method_of(request))
+    except convert.InvalidRequestError as error:
+        return str(error)
+
+
 CASES: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
-    (erasing, lambda request: convert.erase_job(request, default_method=method_of(request))),
+    (erasing, erased),
     (compose_request, composing),
     (audit_request, auditing),
     (generate_request, drawing),
@@ -298,9 +308,11 @@ MANIFEST = answers.Manifest(
         5.0,
         ("a warning",),
         {"cat": 0.0625},
+        answers.Integrity(0.5, 0.75, "a dog", 0.25, 0.125, 1.5, 0.0625, 3),
     ),
     base_mismatch=True,
     concepts=(job.Concept("dog", ("hound",), "brand"),),
+    images=(answers.KeptImage("a dog", 1, True, True, DIGEST),),
 )
 SCHEDULE = AdapterSchedule(0.25, 0.75, 0.125)
 DONE = answers.GenerateCompleted(
@@ -345,6 +357,7 @@ EVENTS: list[Message] = [
     replies.erase_response(answers.Queued(3), "r").queued,
     replies.erase_response(answers.EraseProgress("train", 1, 2, {"forget": 0.5}, 3.0), "r").progress,
     replies.erase_response(answers.EraseCompleted(MANIFEST), "r").completed,
+    replies.erase_response(answers.ReportImage("a dog", 1, True, True, b"png"), "r").image,
     replies.compose_response(answers.Queued(3), "r").queued,
     replies.compose_response(answers.EraseCompleted(MANIFEST), "r").completed,
     replies.generate_response(answers.Queued(3), "r").queued,
@@ -381,8 +394,8 @@ def test_every_field_of_the_model_is_written(tiny_pipeline: Pipeline) -> None:
 
 
 def test_every_value_of_the_core_reaches_the_wire() -> None:
-    """Other values in the core's dataclasses give other messages; audits go with GetAdapter alone."""
-    for field in (field for field in dataclasses.fields(MANIFEST) if field.name != "audits"):
+    """Other values in the core's dataclasses give other messages; audits and pictures have calls of their own."""
+    for field in (field for field in dataclasses.fields(MANIFEST) if field.name not in {"audits", "images"}):
         other = dataclasses.replace(MANIFEST, **{field.name: OTHER.get(field.name)})
         assert replies.adapter(other) != replies.adapter(MANIFEST), field.name
     for field in dataclasses.fields(DONE):

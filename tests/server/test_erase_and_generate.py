@@ -190,3 +190,45 @@ async def test_a_bug_is_answered_without_its_text(
     assert (answer.code, answer.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert "secret" not in answer.message
     assert "the secret" in caplog.text
+
+
+async def shown(world: World, adapter: str) -> list[common_pb2.ReportImage]:
+    request = adapters_pb2.GetReportImagesRequest(adapter=adapter)
+    return [part.image async for part in world.stub.GetReportImages(request)]
+
+
+async def test_pictures_for_the_report_come_while_they_are_made_and_again_to_who_attaches(world: World) -> None:
+    plain = await world.erase(adapter_name="plain", seed=5)
+    request = erase_request(adapter_name="shown", seed=5, report_images=2, keep_images=True, request_id="mine")
+    events = [event async for event in world.stub.Erase(request)]
+    images = [event.image for event in events if event.WhichOneof("event") == "image"]
+    assert [(image.with_adapter, image.of_concept) for image in images] == [
+        (False, True), (True, True), (False, False), (True, False),
+    ]  # fmt: skip
+    assert all(Image.open(io.BytesIO(image.png)).format == "PNG" for image in images)
+    assert erase_pb2.ERASE_PHASE_DRAW in {event.progress.phase for event in events}
+
+    adapter = events[-1].completed.adapter
+    assert adapter.digest == plain.digest
+    assert adapter.report.integrity.prompts == 1
+    assert adapter.report.phase_durations["draw"].ToNanoseconds() > 0
+    assert not plain.report.HasField("integrity")
+    again = [event async for event in world.stub.Erase(erase_pb2.EraseRequest(request_id="mine", attach=True))]
+    assert [event.image for event in again if event.WhichOneof("event") == "image"] == images
+    assert await shown(world, "shown") == images
+
+
+async def test_pictures_are_kept_only_where_that_was_asked_for_and_leave_with_the_adapter(world: World) -> None:
+    for name, keep in (("shown", False), ("kept", True)):
+        await world.erase(adapter_name=name, seed=len(name), report_images=2, keep_images=keep)
+    assert await shown(world, "shown") == []
+    assert len(list((world.store / "images").iterdir())) == len({image.png for image in await shown(world, "kept")})
+    await world.stub.DeleteAdapter(adapters_pb2.DeleteAdapterRequest(name="kept"))
+    assert list((world.store / "images").iterdir()) == []
+    answer = await refused(world.stub.GetReportImages(adapters_pb2.GetReportImagesRequest(adapter="kept")))
+    assert answer.code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_pictures_that_could_not_be_kept_are_refused_before_any_work(world: World) -> None:
+    answer = await refused(world.stub.Erase(erase_request(keep_images=True)))
+    assert (answer.code, answer.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["keep_images"])

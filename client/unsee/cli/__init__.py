@@ -2,7 +2,7 @@
 
 import typer
 
-from unsee.cli.adapters import compose, delete, download, get, import_, list_adapters
+from unsee.cli.adapters import compose, delete, download, get, images, import_, list_adapters
 from unsee.cli.audit import audit
 from unsee.cli.server import info, serve
 from unsee.cli.where import options
@@ -22,6 +22,7 @@ _stored = typer.Typer(no_args_is_help=True, help="List, show, fetch, import, com
 _stored.command("list")(list_adapters)
 _stored.command()(get)
 _stored.command()(download)
+_stored.command()(images)
 _stored.command("import")(import_)
 _stored.command()(compose)
 _stored.command()(delete)

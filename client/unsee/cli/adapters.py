@@ -1,4 +1,4 @@
-"""``unsee adapters``: list, get, download, import, compose, delete."""
+"""``unsee adapters``: list, get, download, images, import, compose, delete."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +7,11 @@ import typer
 from rich.table import Table
 
 from unsee.cli.inputs import check_is_free, labels_of
+from unsee.cli.report_pictures import paths_in, save_pictures
 from unsee.cli.shown import concepts_of, facts, show_adapter
 from unsee.cli.where import Force, Json
 from unsee.names import AdapterFormat
-from unsee.terminal import out, print_json, reported_errors, shown_progress
+from unsee.terminal import notes, out, print_json, reported_errors, shown_progress
 
 
 def list_adapters(
@@ -53,6 +54,23 @@ def download(
         check_is_free(output, force)
         path = client.get_adapter(adapter).save(output, layout, replace=force)
         out.print(str(path), markup=False, highlight=False)
+
+
+def images(
+    context: typer.Context,
+    adapter: str,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures; made if missing.")],
+    force: Force = False,
+) -> None:
+    """Save the pictures that were kept with an adapter's report."""
+    with reported_errors(), context.obj.client() as client:
+        kept = client.report_images(adapter)
+        for path in paths_in(output, len(kept) // 2):
+            check_is_free(path, force)
+        for path, image in zip(save_pictures(kept, output), kept, strict=True):
+            out.print(f"{path}  {image.prompt}", markup=False, highlight=False)
+        if not kept:
+            notes.print(f"{adapter} has no pictures: it was not erased with --keep-images", markup=False)
 
 
 def import_(

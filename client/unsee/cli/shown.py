@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from unsee.adapters import Drift, Report
+from unsee.adapters import Drift, Integrity, Report
 from unsee.bound import Adapter
 from unsee.terminal import notes, out, print_json, print_rows
 
@@ -43,5 +43,14 @@ def _figures(report: Report) -> Iterator[tuple[str, str]]:
             yield name, f"p50 {value.p50:.3f}, p95 {value.p95:.3f}, max {value.max:.3f} ({value.worst_prompt})"
         elif isinstance(value, Mapping) and value:
             yield name, ", ".join(f"{key} {number:.3f}" for key, number in value.items())
+    if report.integrity is not None:
+        yield "integrity", _integrity_of(report.integrity)
     if report.worst_neighbours:
         yield "worst_neighbours", ", ".join(f"{one.name} {one.drift:.3f}" for one in report.worst_neighbours)
+
+
+def _integrity_of(integrity: Integrity) -> str:
+    kept = f"distance {integrity.mean_distance:.3f}, at most {integrity.max_distance:.3f} ({integrity.worst_prompt})"
+    likeness = f"MS-SSIM {integrity.mean_ms_ssim:.3f}, at least {integrity.min_ms_ssim:.3f}"
+    concept = f"the concept's {integrity.concept_distance:.3f} and {integrity.concept_ms_ssim:.3f}"
+    return f"{kept}; {likeness}; {concept}; of {integrity.prompts} prompts"

@@ -9,6 +9,7 @@ import typer
 
 from unsee.applying import AdapterRef
 from unsee.cli.inputs import check_is_free, guard_of, labels_of, made_folder, options_of, resolved, schedule_of
+from unsee.cli.report_pictures import ReportPictures
 from unsee.cli.shown import show_adapter
 from unsee.cli.where import Force, Json
 from unsee.names import ConceptKind, ImageFormat, SchedulerName
@@ -47,16 +48,22 @@ def erase(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Stored with it; may be repeated.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an adapter of this name.")] = False,
+    report_images: Annotated[
+        int, typer.Option(help="2-8 prompts that are drawn without and with it, for the report. Default: none.")
+    ] = 0,
+    report_folder: Annotated[Path | None, typer.Option(help="Save these pictures here; made if missing.")] = None,
+    keep_images: Annotated[bool, typer.Option("--keep-images", help="Store these pictures with the adapter.")] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Erase a concept and print its adapter."""
     with reported_errors(), context.obj.client() as client:
         check_is_free(output, force)
+        pictures = ReportPictures(report_folder, report_images, force)
         with shown_progress(f"erasing {concept}", is_quiet=as_json) as on_progress:
             adapter = client.erase(
                 concept,
-                on_progress,
+                pictures.noticing(on_progress),
                 images=images or [],
                 name=name,
                 synonyms=synonym or [],
@@ -72,9 +79,12 @@ def erase(
                 seed=seed,
                 labels=labels_of(label),
                 replace=replace,
+                report_images=report_images,
+                keep_images=keep_images,
             )
         if output is not None:
             adapter.save(output)
+        pictures.save()
         show_adapter(adapter, as_json)
 
 

@@ -27,7 +27,7 @@ from unsee.v1 import audit_pb2 as unsee_dot_v1_dot_audit__pb2
 from unsee.v1 import common_pb2 as unsee_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17unsee/v1/adapters.proto\x12\x08unsee.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14unsee/v1/audit.proto\x1a\x15unsee/v1/common.proto\"\xae\x02\n\x13ListAdaptersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x39\n\x06labels\x18\x03 \x03(\x0b\x32).unsee.v1.ListAdaptersRequest.LabelsEntry\x12\x0f\n\x07\x63oncept\x18\x04 \x01(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x31\n\rcreated_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\x14ListAdaptersResponse\x12#\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x11.unsee.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11GetAdapterRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\"_\n\x12GetAdapterResponse\x12\"\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x11.unsee.v1.Adapter\x12%\n\x06\x61udits\x18\x02 \x03(\x0b\x32\x15.unsee.v1.AuditReport\"$\n\x14\x44\x65leteAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteAdapterResponse\"b\n\x16\x44ownloadAdapterRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.unsee.v1.AdapterFormat\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"u\n\x17\x44ownloadAdapterResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.unsee.v1.AdapterHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.unsee.v1.AdapterChunkH\x00\x42\x06\n\x04part\"j\n\rAdapterHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\'\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x17.unsee.v1.AdapterFormat\";\n\x0c\x41\x64\x61pterChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\"v\n\x14ImportAdapterRequest\x12-\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1c.unsee.v1.ImportAdapterBeginH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.unsee.v1.AdapterChunkH\x00\x42\x06\n\x04part\"\xdb\x01\n\x12ImportAdapterBegin\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.unsee.v1.AdapterHeader\x12\x0f\n\x07replace\x18\x02 \x01(\x08\x12\x38\n\x06labels\x18\x03 \x03(\x0b\x32(.unsee.v1.ImportAdapterBegin.LabelsEntry\x12\"\n\x07\x63oncept\x18\x04 \x01(\x0b\x32\x11.unsee.v1.Concept\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x15ImportAdapterResponse\x12\"\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x11.unsee.v1.Adapterb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17unsee/v1/adapters.proto\x12\x08unsee.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14unsee/v1/audit.proto\x1a\x15unsee/v1/common.proto\"\xae\x02\n\x13ListAdaptersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x39\n\x06labels\x18\x03 \x03(\x0b\x32).unsee.v1.ListAdaptersRequest.LabelsEntry\x12\x0f\n\x07\x63oncept\x18\x04 \x01(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x31\n\rcreated_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\x14ListAdaptersResponse\x12#\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x11.unsee.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x11GetAdapterRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\"_\n\x12GetAdapterResponse\x12\"\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x11.unsee.v1.Adapter\x12%\n\x06\x61udits\x18\x02 \x03(\x0b\x32\x15.unsee.v1.AuditReport\"$\n\x14\x44\x65leteAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteAdapterResponse\")\n\x16GetReportImagesRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\"?\n\x17GetReportImagesResponse\x12$\n\x05image\x18\x01 \x01(\x0b\x32\x15.unsee.v1.ReportImage\"b\n\x16\x44ownloadAdapterRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\'\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x17.unsee.v1.AdapterFormat\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"u\n\x17\x44ownloadAdapterResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.unsee.v1.AdapterHeaderH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.unsee.v1.AdapterChunkH\x00\x42\x06\n\x04part\"j\n\rAdapterHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\'\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x17.unsee.v1.AdapterFormat\";\n\x0c\x41\x64\x61pterChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\"v\n\x14ImportAdapterRequest\x12-\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1c.unsee.v1.ImportAdapterBeginH\x00\x12\'\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x16.unsee.v1.AdapterChunkH\x00\x42\x06\n\x04part\"\xdb\x01\n\x12ImportAdapterBegin\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.unsee.v1.AdapterHeader\x12\x0f\n\x07replace\x18\x02 \x01(\x08\x12\x38\n\x06labels\x18\x03 \x03(\x0b\x32(.unsee.v1.ImportAdapterBegin.LabelsEntry\x12\"\n\x07\x63oncept\x18\x04 \x01(\x0b\x32\x11.unsee.v1.Concept\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\";\n\x15ImportAdapterResponse\x12\"\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x11.unsee.v1.Adapterb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,20 +52,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEADAPTERREQUEST']._serialized_end=677
   _globals['_DELETEADAPTERRESPONSE']._serialized_start=679
   _globals['_DELETEADAPTERRESPONSE']._serialized_end=702
-  _globals['_DOWNLOADADAPTERREQUEST']._serialized_start=704
-  _globals['_DOWNLOADADAPTERREQUEST']._serialized_end=802
-  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_start=804
-  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_end=921
-  _globals['_ADAPTERHEADER']._serialized_start=923
-  _globals['_ADAPTERHEADER']._serialized_end=1029
-  _globals['_ADAPTERCHUNK']._serialized_start=1031
-  _globals['_ADAPTERCHUNK']._serialized_end=1090
-  _globals['_IMPORTADAPTERREQUEST']._serialized_start=1092
-  _globals['_IMPORTADAPTERREQUEST']._serialized_end=1210
-  _globals['_IMPORTADAPTERBEGIN']._serialized_start=1213
-  _globals['_IMPORTADAPTERBEGIN']._serialized_end=1432
+  _globals['_GETREPORTIMAGESREQUEST']._serialized_start=704
+  _globals['_GETREPORTIMAGESREQUEST']._serialized_end=745
+  _globals['_GETREPORTIMAGESRESPONSE']._serialized_start=747
+  _globals['_GETREPORTIMAGESRESPONSE']._serialized_end=810
+  _globals['_DOWNLOADADAPTERREQUEST']._serialized_start=812
+  _globals['_DOWNLOADADAPTERREQUEST']._serialized_end=910
+  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_start=912
+  _globals['_DOWNLOADADAPTERRESPONSE']._serialized_end=1029
+  _globals['_ADAPTERHEADER']._serialized_start=1031
+  _globals['_ADAPTERHEADER']._serialized_end=1137
+  _globals['_ADAPTERCHUNK']._serialized_start=1139
+  _globals['_ADAPTERCHUNK']._serialized_end=1198
+  _globals['_IMPORTADAPTERREQUEST']._serialized_start=1200
+  _globals['_IMPORTADAPTERREQUEST']._serialized_end=1318
+  _globals['_IMPORTADAPTERBEGIN']._serialized_start=1321
+  _globals['_IMPORTADAPTERBEGIN']._serialized_end=1540
   _globals['_IMPORTADAPTERBEGIN_LABELSENTRY']._serialized_start=373
   _globals['_IMPORTADAPTERBEGIN_LABELSENTRY']._serialized_end=418
-  _globals['_IMPORTADAPTERRESPONSE']._serialized_start=1434
-  _globals['_IMPORTADAPTERRESPONSE']._serialized_end=1493
+  _globals['_IMPORTADAPTERRESPONSE']._serialized_start=1542
+  _globals['_IMPORTADAPTERRESPONSE']._serialized_end=1601
 # @@protoc_insertion_point(module_scope)

@@ -182,6 +182,45 @@ class DeleteAdapterResponse(google.protobuf.message.Message):
 global___DeleteAdapterResponse = DeleteAdapterResponse
 
 @typing.final
+class GetReportImagesRequest(google.protobuf.message.Message):
+    """Asks for the pictures that were kept with an adapter's report."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADAPTER_FIELD_NUMBER: builtins.int
+    adapter: builtins.str
+    """Name, or digest ("sha256:..." in full). Required."""
+    def __init__(
+        self,
+        *,
+        adapter: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["adapter", b"adapter"]) -> None: ...
+
+global___GetReportImagesRequest = GetReportImagesRequest
+
+@typing.final
+class GetReportImagesResponse(google.protobuf.message.Message):
+    """One of an adapter's kept pictures, in the order in which they were drawn."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: builtins.int
+    @property
+    def image(self) -> unsee.v1.common_pb2.ReportImage:
+        """The picture."""
+
+    def __init__(
+        self,
+        *,
+        image: unsee.v1.common_pb2.ReportImage | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["image", b"image"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["image", b"image"]) -> None: ...
+
+global___GetReportImagesResponse = GetReportImagesResponse
+
+@typing.final
 class DownloadAdapterRequest(google.protobuf.message.Message):
     """Asks for an adapter's bytes."""
 

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15unsee/v1/common.proto\x12\x08unsee.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"N\n\x07\x43oncept\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08synonyms\x18\x02 \x03(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.unsee.v1.ConceptKind\"e\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x02 \x01(\t\x12\x1b\n\x13text_encoder_digest\x18\x03 \x01(\t\x12\x13\n\x0bunet_digest\x18\x04 \x01(\t\"U\n\x05\x44rift\x12\x0b\n\x03p50\x18\x01 \x01(\x01\x12\x0b\n\x03p95\x18\x02 \x01(\x01\x12\x0b\n\x03max\x18\x03 \x01(\x01\x12\x14\n\x0cworst_prompt\x18\x04 \x01(\t\x12\x0f\n\x07prompts\x18\x05 \x01(\r\")\n\nNamedDrift\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64rift\x18\x02 \x01(\x01\"\xae\x06\n\x06Report\x12&\n\rconcept_drift\x18\x01 \x01(\x0b\x32\x0f.unsee.v1.Drift\x12%\n\x0cretain_drift\x18\x02 \x01(\x0b\x32\x0f.unsee.v1.Drift\x12\x13\n\x0b\x65mpty_drift\x18\x03 \x01(\x01\x12\x1e\n\x11image_loss_before\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10image_loss_after\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12=\n\x0fphase_durations\x18\x06 \x03(\x0b\x32$.unsee.v1.Report.PhaseDurationsEntry\x12\x18\n\x0b\x65rase_ratio\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x1e\n\x11worst_erase_ratio\x18\x08 \x01(\x01H\x03\x88\x01\x01\x12=\n\x0fspelling_ratios\x18\t \x03(\x0b\x32$.unsee.v1.Report.SpellingRatiosEntry\x12.\n\x10worst_neighbours\x18\n \x03(\x0b\x32\x14.unsee.v1.NamedDrift\x12!\n\x14reference_image_loss\x18\x0b \x01(\x01H\x04\x88\x01\x01\x12\x10\n\x08warnings\x18\x0c \x03(\t\x12;\n\x0e\x63oncept_ratios\x18\r \x03(\x0b\x32#.unsee.v1.Report.ConceptRatiosEntry\x1aP\n\x13PhaseDurationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration:\x02\x38\x01\x1a\x35\n\x13SpellingRatiosEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x34\n\x12\x43onceptRatiosEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x14\n\x12_image_loss_beforeB\x13\n\x11_image_loss_afterB\x0e\n\x0c_erase_ratioB\x14\n\x12_worst_erase_ratioB\x17\n\x15_reference_image_loss\"\xda\x03\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\"\n\x07\x63oncept\x18\x04 \x01(\x0b\x32\x11.unsee.v1.Concept\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\r\x12\x10\n\x08strength\x18\x07 \x01(\x01\x12\r\n\x05steps\x18\x08 \x01(\r\x12\x0c\n\x04seed\x18\t \x01(\x03\x12-\n\x06labels\x18\n \x03(\x0b\x32\x1d.unsee.v1.Adapter.LabelsEntry\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\nbase_model\x18\x0c \x01(\x0b\x32\x13.unsee.v1.BaseModel\x12\x15\n\rbase_mismatch\x18\r \x01(\x08\x12 \n\x06report\x18\x0e \x01(\x0b\x32\x10.unsee.v1.Report\x12\x16\n\x0ehas_final_norm\x18\x0f \x01(\x08\x12#\n\x08\x63oncepts\x18\x10 \x03(\x0b\x32\x11.unsee.v1.Concept\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x8d\x01\n\x0b\x43onceptKind\x12\x1c\n\x18\x43ONCEPT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONCEPT_KIND_OBJECT\x10\x01\x12\x16\n\x12\x43ONCEPT_KIND_STYLE\x10\x02\x12\x17\n\x13\x43ONCEPT_KIND_PERSON\x10\x03\x12\x16\n\x12\x43ONCEPT_KIND_BRAND\x10\x04*\x80\x01\n\rAdapterFormat\x12\x1e\n\x1a\x41\x44\x41PTER_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41\x44\x41PTER_FORMAT_DIFFUSERS\x10\x01\x12\x17\n\x13\x41\x44\x41PTER_FORMAT_PEFT\x10\x02\x12\x18\n\x14\x41\x44\x41PTER_FORMAT_KOHYA\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15unsee/v1/common.proto\x12\x08unsee.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"N\n\x07\x43oncept\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08synonyms\x18\x02 \x03(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.unsee.v1.ConceptKind\"e\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x02 \x01(\t\x12\x1b\n\x13text_encoder_digest\x18\x03 \x01(\t\x12\x13\n\x0bunet_digest\x18\x04 \x01(\t\"U\n\x05\x44rift\x12\x0b\n\x03p50\x18\x01 \x01(\x01\x12\x0b\n\x03p95\x18\x02 \x01(\x01\x12\x0b\n\x03max\x18\x03 \x01(\x01\x12\x14\n\x0cworst_prompt\x18\x04 \x01(\t\x12\x0f\n\x07prompts\x18\x05 \x01(\r\")\n\nNamedDrift\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64rift\x18\x02 \x01(\x01\"\xd6\x06\n\x06Report\x12&\n\rconcept_drift\x18\x01 \x01(\x0b\x32\x0f.unsee.v1.Drift\x12%\n\x0cretain_drift\x18\x02 \x01(\x0b\x32\x0f.unsee.v1.Drift\x12\x13\n\x0b\x65mpty_drift\x18\x03 \x01(\x01\x12\x1e\n\x11image_loss_before\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10image_loss_after\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12=\n\x0fphase_durations\x18\x06 \x03(\x0b\x32$.unsee.v1.Report.PhaseDurationsEntry\x12\x18\n\x0b\x65rase_ratio\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12\x1e\n\x11worst_erase_ratio\x18\x08 \x01(\x01H\x03\x88\x01\x01\x12=\n\x0fspelling_ratios\x18\t \x03(\x0b\x32$.unsee.v1.Report.SpellingRatiosEntry\x12.\n\x10worst_neighbours\x18\n \x03(\x0b\x32\x14.unsee.v1.NamedDrift\x12!\n\x14reference_image_loss\x18\x0b \x01(\x01H\x04\x88\x01\x01\x12\x10\n\x08warnings\x18\x0c \x03(\t\x12;\n\x0e\x63oncept_ratios\x18\r \x03(\x0b\x32#.unsee.v1.Report.ConceptRatiosEntry\x12&\n\tintegrity\x18\x0e \x01(\x0b\x32\x13.unsee.v1.Integrity\x1aP\n\x13PhaseDurationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration:\x02\x38\x01\x1a\x35\n\x13SpellingRatiosEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x34\n\x12\x43onceptRatiosEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x14\n\x12_image_loss_beforeB\x13\n\x11_image_loss_afterB\x0e\n\x0c_erase_ratioB\x14\n\x12_worst_erase_ratioB\x17\n\x15_reference_image_loss\"\xbd\x01\n\tIntegrity\x12\x15\n\rmean_distance\x18\x01 \x01(\x01\x12\x14\n\x0cmax_distance\x18\x02 \x01(\x01\x12\x14\n\x0cworst_prompt\x18\x03 \x01(\t\x12\x14\n\x0cmean_ms_ssim\x18\x04 \x01(\x01\x12\x13\n\x0bmin_ms_ssim\x18\x05 \x01(\x01\x12\x18\n\x10\x63oncept_distance\x18\x06 \x01(\x01\x12\x17\n\x0f\x63oncept_ms_ssim\x18\x07 \x01(\x01\x12\x0f\n\x07prompts\x18\x08 \x01(\r\"b\n\x0bReportImage\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x14\n\x0cwith_adapter\x18\x03 \x01(\x08\x12\x12\n\nof_concept\x18\x04 \x01(\x08\x12\x0b\n\x03png\x18\x05 \x01(\x0c\"\xda\x03\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\"\n\x07\x63oncept\x18\x04 \x01(\x0b\x32\x11.unsee.v1.Concept\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\r\x12\x10\n\x08strength\x18\x07 \x01(\x01\x12\r\n\x05steps\x18\x08 \x01(\r\x12\x0c\n\x04seed\x18\t \x01(\x03\x12-\n\x06labels\x18\n \x03(\x0b\x32\x1d.unsee.v1.Adapter.LabelsEntry\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\nbase_model\x18\x0c \x01(\x0b\x32\x13.unsee.v1.BaseModel\x12\x15\n\rbase_mismatch\x18\r \x01(\x08\x12 \n\x06report\x18\x0e \x01(\x0b\x32\x10.unsee.v1.Report\x12\x16\n\x0ehas_final_norm\x18\x0f \x01(\x08\x12#\n\x08\x63oncepts\x18\x10 \x03(\x0b\x32\x11.unsee.v1.Concept\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x8d\x01\n\x0b\x43onceptKind\x12\x1c\n\x18\x43ONCEPT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONCEPT_KIND_OBJECT\x10\x01\x12\x16\n\x12\x43ONCEPT_KIND_STYLE\x10\x02\x12\x17\n\x13\x43ONCEPT_KIND_PERSON\x10\x03\x12\x16\n\x12\x43ONCEPT_KIND_BRAND\x10\x04*\x80\x01\n\rAdapterFormat\x12\x1e\n\x1a\x41\x44\x41PTER_FORMAT_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41\x44\x41PTER_FORMAT_DIFFUSERS\x10\x01\x12\x17\n\x13\x41\x44\x41PTER_FORMAT_PEFT\x10\x02\x12\x18\n\x14\x41\x44\x41PTER_FORMAT_KOHYA\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,10 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORT_CONCEPTRATIOSENTRY']._serialized_options = b'8\001'
   _globals['_ADAPTER_LABELSENTRY']._loaded_options = None
   _globals['_ADAPTER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_CONCEPTKIND']._serialized_start=1708
-  _globals['_CONCEPTKIND']._serialized_end=1849
-  _globals['_ADAPTERFORMAT']._serialized_start=1852
-  _globals['_ADAPTERFORMAT']._serialized_end=1980
+  _globals['_CONCEPTKIND']._serialized_start=2040
+  _globals['_CONCEPTKIND']._serialized_end=2181
+  _globals['_ADAPTERFORMAT']._serialized_start=2184
+  _globals['_ADAPTERFORMAT']._serialized_end=2312
   _globals['_CONCEPT']._serialized_start=100
   _globals['_CONCEPT']._serialized_end=178
   _globals['_BASEMODEL']._serialized_start=180
@@ -54,15 +54,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NAMEDDRIFT']._serialized_start=370
   _globals['_NAMEDDRIFT']._serialized_end=411
   _globals['_REPORT']._serialized_start=414
-  _globals['_REPORT']._serialized_end=1228
-  _globals['_REPORT_PHASEDURATIONSENTRY']._serialized_start=933
-  _globals['_REPORT_PHASEDURATIONSENTRY']._serialized_end=1013
-  _globals['_REPORT_SPELLINGRATIOSENTRY']._serialized_start=1015
-  _globals['_REPORT_SPELLINGRATIOSENTRY']._serialized_end=1068
-  _globals['_REPORT_CONCEPTRATIOSENTRY']._serialized_start=1070
-  _globals['_REPORT_CONCEPTRATIOSENTRY']._serialized_end=1122
-  _globals['_ADAPTER']._serialized_start=1231
-  _globals['_ADAPTER']._serialized_end=1705
-  _globals['_ADAPTER_LABELSENTRY']._serialized_start=1660
-  _globals['_ADAPTER_LABELSENTRY']._serialized_end=1705
+  _globals['_REPORT']._serialized_end=1268
+  _globals['_REPORT_PHASEDURATIONSENTRY']._serialized_start=973
+  _globals['_REPORT_PHASEDURATIONSENTRY']._serialized_end=1053
+  _globals['_REPORT_SPELLINGRATIOSENTRY']._serialized_start=1055
+  _globals['_REPORT_SPELLINGRATIOSENTRY']._serialized_end=1108
+  _globals['_REPORT_CONCEPTRATIOSENTRY']._serialized_start=1110
+  _globals['_REPORT_CONCEPTRATIOSENTRY']._serialized_end=1162
+  _globals['_INTEGRITY']._serialized_start=1271
+  _globals['_INTEGRITY']._serialized_end=1460
+  _globals['_REPORTIMAGE']._serialized_start=1462
+  _globals['_REPORTIMAGE']._serialized_end=1560
+  _globals['_ADAPTER']._serialized_start=1563
+  _globals['_ADAPTER']._serialized_end=2037
+  _globals['_ADAPTER_LABELSENTRY']._serialized_start=1992
+  _globals['_ADAPTER_LABELSENTRY']._serialized_end=2037
 # @@protoc_insertion_point(module_scope)

@@ -277,6 +277,7 @@ class Report(google.protobuf.message.Message):
     REFERENCE_IMAGE_LOSS_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
     CONCEPT_RATIOS_FIELD_NUMBER: builtins.int
+    INTEGRITY_FIELD_NUMBER: builtins.int
     empty_drift: builtins.float
     """The empty prompt, that every guided image uses."""
     image_loss_before: builtins.float
@@ -331,6 +332,10 @@ class Report(google.protobuf.message.Message):
     def concept_ratios(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Of a composed adapter: the erase ratio of each concept by its name."""
 
+    @property
+    def integrity(self) -> global___Integrity:
+        """What the adapter does to pictures. Absent unless some were asked for."""
+
     def __init__(
         self,
         *,
@@ -347,9 +352,10 @@ class Report(google.protobuf.message.Message):
         reference_image_loss: builtins.float | None = ...,
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
         concept_ratios: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        integrity: global___Integrity | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_erase_ratio", b"_erase_ratio", "_image_loss_after", b"_image_loss_after", "_image_loss_before", b"_image_loss_before", "_reference_image_loss", b"_reference_image_loss", "_worst_erase_ratio", b"_worst_erase_ratio", "concept_drift", b"concept_drift", "erase_ratio", b"erase_ratio", "image_loss_after", b"image_loss_after", "image_loss_before", b"image_loss_before", "reference_image_loss", b"reference_image_loss", "retain_drift", b"retain_drift", "worst_erase_ratio", b"worst_erase_ratio"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_erase_ratio", b"_erase_ratio", "_image_loss_after", b"_image_loss_after", "_image_loss_before", b"_image_loss_before", "_reference_image_loss", b"_reference_image_loss", "_worst_erase_ratio", b"_worst_erase_ratio", "concept_drift", b"concept_drift", "concept_ratios", b"concept_ratios", "empty_drift", b"empty_drift", "erase_ratio", b"erase_ratio", "image_loss_after", b"image_loss_after", "image_loss_before", b"image_loss_before", "phase_durations", b"phase_durations", "reference_image_loss", b"reference_image_loss", "retain_drift", b"retain_drift", "spelling_ratios", b"spelling_ratios", "warnings", b"warnings", "worst_erase_ratio", b"worst_erase_ratio", "worst_neighbours", b"worst_neighbours"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_erase_ratio", b"_erase_ratio", "_image_loss_after", b"_image_loss_after", "_image_loss_before", b"_image_loss_before", "_reference_image_loss", b"_reference_image_loss", "_worst_erase_ratio", b"_worst_erase_ratio", "concept_drift", b"concept_drift", "erase_ratio", b"erase_ratio", "image_loss_after", b"image_loss_after", "image_loss_before", b"image_loss_before", "integrity", b"integrity", "reference_image_loss", b"reference_image_loss", "retain_drift", b"retain_drift", "worst_erase_ratio", b"worst_erase_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_erase_ratio", b"_erase_ratio", "_image_loss_after", b"_image_loss_after", "_image_loss_before", b"_image_loss_before", "_reference_image_loss", b"_reference_image_loss", "_worst_erase_ratio", b"_worst_erase_ratio", "concept_drift", b"concept_drift", "concept_ratios", b"concept_ratios", "empty_drift", b"empty_drift", "erase_ratio", b"erase_ratio", "image_loss_after", b"image_loss_after", "image_loss_before", b"image_loss_before", "integrity", b"integrity", "phase_durations", b"phase_durations", "reference_image_loss", b"reference_image_loss", "retain_drift", b"retain_drift", "spelling_ratios", b"spelling_ratios", "warnings", b"warnings", "worst_erase_ratio", b"worst_erase_ratio", "worst_neighbours", b"worst_neighbours"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_erase_ratio", b"_erase_ratio"]) -> typing.Literal["erase_ratio"] | None: ...
     @typing.overload
@@ -362,6 +368,90 @@ class Report(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_worst_erase_ratio", b"_worst_erase_ratio"]) -> typing.Literal["worst_erase_ratio"] | None: ...
 
 global___Report = Report
+
+@typing.final
+class Integrity(google.protobuf.message.Message):
+    """How far pictures with an adapter are from those without it, at equal seeds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEAN_DISTANCE_FIELD_NUMBER: builtins.int
+    MAX_DISTANCE_FIELD_NUMBER: builtins.int
+    WORST_PROMPT_FIELD_NUMBER: builtins.int
+    MEAN_MS_SSIM_FIELD_NUMBER: builtins.int
+    MIN_MS_SSIM_FIELD_NUMBER: builtins.int
+    CONCEPT_DISTANCE_FIELD_NUMBER: builtins.int
+    CONCEPT_MS_SSIM_FIELD_NUMBER: builtins.int
+    PROMPTS_FIELD_NUMBER: builtins.int
+    mean_distance: builtins.float
+    """Mean perceptual distance of the pictures that must stay: 0 where they are
+    the same, 2 at most.
+    """
+    max_distance: builtins.float
+    """The largest of them."""
+    worst_prompt: builtins.str
+    """Prompt of the largest."""
+    mean_ms_ssim: builtins.float
+    """Mean MS-SSIM of the pictures that must stay: 1 where they are the same, 0
+    at least.
+    """
+    min_ms_ssim: builtins.float
+    """The smallest of them."""
+    concept_distance: builtins.float
+    """Distance of the pictures that ask for the concept."""
+    concept_ms_ssim: builtins.float
+    """MS-SSIM of those."""
+    prompts: builtins.int
+    """Prompts that must stay and were drawn."""
+    def __init__(
+        self,
+        *,
+        mean_distance: builtins.float = ...,
+        max_distance: builtins.float = ...,
+        worst_prompt: builtins.str = ...,
+        mean_ms_ssim: builtins.float = ...,
+        min_ms_ssim: builtins.float = ...,
+        concept_distance: builtins.float = ...,
+        concept_ms_ssim: builtins.float = ...,
+        prompts: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["concept_distance", b"concept_distance", "concept_ms_ssim", b"concept_ms_ssim", "max_distance", b"max_distance", "mean_distance", b"mean_distance", "mean_ms_ssim", b"mean_ms_ssim", "min_ms_ssim", b"min_ms_ssim", "prompts", b"prompts", "worst_prompt", b"worst_prompt"]) -> None: ...
+
+global___Integrity = Integrity
+
+@typing.final
+class ReportImage(google.protobuf.message.Message):
+    """A picture that was drawn for a report."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    WITH_ADAPTER_FIELD_NUMBER: builtins.int
+    OF_CONCEPT_FIELD_NUMBER: builtins.int
+    PNG_FIELD_NUMBER: builtins.int
+    prompt: builtins.str
+    """What was drawn."""
+    seed: builtins.int
+    """Of its starting noise; the same without and with the adapter."""
+    with_adapter: builtins.bool
+    """True: drawn with the adapter. False: without it."""
+    of_concept: builtins.bool
+    """True: the prompt asks for the concept. False: it must stay."""
+    png: builtins.bytes
+    """The picture, a PNG file."""
+    def __init__(
+        self,
+        *,
+        prompt: builtins.str = ...,
+        seed: builtins.int = ...,
+        with_adapter: builtins.bool = ...,
+        of_concept: builtins.bool = ...,
+        png: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["of_concept", b"of_concept", "png", b"png", "prompt", b"prompt", "seed", b"seed", "with_adapter", b"with_adapter"]) -> None: ...
+
+global___ReportImage = ReportImage
 
 @typing.final
 class Adapter(google.protobuf.message.Message):

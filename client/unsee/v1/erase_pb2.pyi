@@ -37,6 +37,8 @@ class _ErasePhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """The report is computed."""
     ERASE_PHASE_HARDEN: _ErasePhase.ValueType  # 4
     """The erasure is attacked, and what comes through is learned."""
+    ERASE_PHASE_DRAW: _ErasePhase.ValueType  # 5
+    """Pictures are drawn for the report."""
 
 class ErasePhase(_ErasePhase, metaclass=_ErasePhaseEnumTypeWrapper):
     """What an erasure is at."""
@@ -51,6 +53,8 @@ ERASE_PHASE_REPORT: ErasePhase.ValueType  # 3
 """The report is computed."""
 ERASE_PHASE_HARDEN: ErasePhase.ValueType  # 4
 """The erasure is attacked, and what comes through is learned."""
+ERASE_PHASE_DRAW: ErasePhase.ValueType  # 5
+"""Pictures are drawn for the report."""
 global___ErasePhase = ErasePhase
 
 @typing.final
@@ -96,6 +100,8 @@ class EraseRequest(google.protobuf.message.Message):
     SURGICAL_FIELD_NUMBER: builtins.int
     REWARD_FIELD_NUMBER: builtins.int
     ADAPTERS_IN_FORCE_FIELD_NUMBER: builtins.int
+    REPORT_IMAGES_FIELD_NUMBER: builtins.int
+    KEEP_IMAGES_FIELD_NUMBER: builtins.int
     anchor: builtins.str
     """What takes the concept's place in prompts. Absent: the empty prompt.
     Refused by methods that have no use for one; GetServerInfo says which.
@@ -127,6 +133,15 @@ class EraseRequest(google.protobuf.message.Message):
     attach: builtins.bool
     """True: re-attach to `request_id`, and leave every other field empty;
     NOT_FOUND if the server does not know the id. Default: false.
+    """
+    report_images: builtins.int
+    """So many prompts are drawn without and with the adapter, at equal seeds, for
+    the report: 0, or 2-8. First one with the concept, then what must stay:
+    `retain_prompts`, and the nearest words. Default: 0, nothing is drawn.
+    """
+    keep_images: builtins.bool
+    """True: the pictures of `report_images` are stored with the adapter, for
+    GetReportImages. Default: false, they are sent in events alone.
     """
     @property
     def concept(self) -> unsee.v1.common_pb2.Concept:
@@ -208,9 +223,11 @@ class EraseRequest(google.protobuf.message.Message):
         surgical: global___SurgicalOptions | None = ...,
         reward: global___RewardOptions | None = ...,
         adapters_in_force: collections.abc.Iterable[builtins.str] | None = ...,
+        report_images: builtins.int = ...,
+        keep_images: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_anchor", b"_anchor", "_rank", b"_rank", "_seed", b"_seed", "_steps", b"_steps", "_strength", b"_strength", "ablation", b"ablation", "anchor", b"anchor", "closed_form", b"closed_form", "concept", b"concept", "few_shot_lora", b"few_shot_lora", "method_options", b"method_options", "rank", b"rank", "reward", b"reward", "sdd", b"sdd", "seed", b"seed", "steps", b"steps", "strength", b"strength", "surgical", b"surgical"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_anchor", b"_anchor", "_rank", b"_rank", "_seed", b"_seed", "_steps", b"_steps", "_strength", b"_strength", "ablation", b"ablation", "adapter_name", b"adapter_name", "adapters_in_force", b"adapters_in_force", "anchor", b"anchor", "attach", b"attach", "closed_form", b"closed_form", "concept", b"concept", "few_shot_lora", b"few_shot_lora", "images", b"images", "labels", b"labels", "method", b"method", "method_options", b"method_options", "rank", b"rank", "replace", b"replace", "request_id", b"request_id", "retain_prompts", b"retain_prompts", "reward", b"reward", "sdd", b"sdd", "seed", b"seed", "steps", b"steps", "strength", b"strength", "surgical", b"surgical"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_anchor", b"_anchor", "_rank", b"_rank", "_seed", b"_seed", "_steps", b"_steps", "_strength", b"_strength", "ablation", b"ablation", "adapter_name", b"adapter_name", "adapters_in_force", b"adapters_in_force", "anchor", b"anchor", "attach", b"attach", "closed_form", b"closed_form", "concept", b"concept", "few_shot_lora", b"few_shot_lora", "images", b"images", "keep_images", b"keep_images", "labels", b"labels", "method", b"method", "method_options", b"method_options", "rank", b"rank", "replace", b"replace", "report_images", b"report_images", "request_id", b"request_id", "retain_prompts", b"retain_prompts", "reward", b"reward", "sdd", b"sdd", "seed", b"seed", "steps", b"steps", "strength", b"strength", "surgical", b"surgical"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_anchor", b"_anchor"]) -> typing.Literal["anchor"] | None: ...
     @typing.overload
@@ -439,6 +456,7 @@ class EraseResponse(google.protobuf.message.Message):
     QUEUED_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
     COMPLETED_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
     @property
     def queued(self) -> global___EraseQueued:
         """Accepted; the first event, also after re-attaching."""
@@ -451,16 +469,21 @@ class EraseResponse(google.protobuf.message.Message):
     def completed(self) -> global___EraseCompleted:
         """The adapter is stored."""
 
+    @property
+    def image(self) -> unsee.v1.common_pb2.ReportImage:
+        """A picture of `report_images` is ready."""
+
     def __init__(
         self,
         *,
         queued: global___EraseQueued | None = ...,
         progress: global___EraseProgress | None = ...,
         completed: global___EraseCompleted | None = ...,
+        image: unsee.v1.common_pb2.ReportImage | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["completed", b"completed", "event", b"event", "progress", b"progress", "queued", b"queued"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completed", b"completed", "event", b"event", "progress", b"progress", "queued", b"queued"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["queued", "progress", "completed"] | None: ...
+    def HasField(self, field_name: typing.Literal["completed", b"completed", "event", b"event", "image", b"image", "progress", b"progress", "queued", b"queued"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["completed", b"completed", "event", b"event", "image", b"image", "progress", b"progress", "queued", b"queued"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["queued", "progress", "completed", "image"] | None: ...
 
 global___EraseResponse = EraseResponse
 

@@ -85,6 +85,11 @@ class UnseeServiceStub(object):
                 request_serializer=unsee_dot_v1_dot_adapters__pb2.DeleteAdapterRequest.SerializeToString,
                 response_deserializer=unsee_dot_v1_dot_adapters__pb2.DeleteAdapterResponse.FromString,
                 _registered_method=True)
+        self.GetReportImages = channel.unary_stream(
+                '/unsee.v1.UnseeService/GetReportImages',
+                request_serializer=unsee_dot_v1_dot_adapters__pb2.GetReportImagesRequest.SerializeToString,
+                response_deserializer=unsee_dot_v1_dot_adapters__pb2.GetReportImagesResponse.FromString,
+                _registered_method=True)
         self.DownloadAdapter = channel.unary_stream(
                 '/unsee.v1.UnseeService/DownloadAdapter',
                 request_serializer=unsee_dot_v1_dot_adapters__pb2.DownloadAdapterRequest.SerializeToString,
@@ -166,6 +171,13 @@ class UnseeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReportImages(self, request, context):
+        """Sends the pictures that were kept with an adapter's report; none where none were.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DownloadAdapter(self, request, context):
         """Sends an adapter's bytes.
         """
@@ -229,6 +241,11 @@ def add_UnseeServiceServicer_to_server(servicer, server):
                     servicer.DeleteAdapter,
                     request_deserializer=unsee_dot_v1_dot_adapters__pb2.DeleteAdapterRequest.FromString,
                     response_serializer=unsee_dot_v1_dot_adapters__pb2.DeleteAdapterResponse.SerializeToString,
+            ),
+            'GetReportImages': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetReportImages,
+                    request_deserializer=unsee_dot_v1_dot_adapters__pb2.GetReportImagesRequest.FromString,
+                    response_serializer=unsee_dot_v1_dot_adapters__pb2.GetReportImagesResponse.SerializeToString,
             ),
             'DownloadAdapter': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadAdapter,
@@ -467,6 +484,33 @@ class UnseeService(object):
             '/unsee.v1.UnseeService/DeleteAdapter',
             unsee_dot_v1_dot_adapters__pb2.DeleteAdapterRequest.SerializeToString,
             unsee_dot_v1_dot_adapters__pb2.DeleteAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReportImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/unsee.v1.UnseeService/GetReportImages',
+            unsee_dot_v1_dot_adapters__pb2.GetReportImagesRequest.SerializeToString,
+            unsee_dot_v1_dot_adapters__pb2.GetReportImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

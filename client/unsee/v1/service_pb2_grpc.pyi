@@ -80,6 +80,12 @@ class UnseeServiceStub:
     ]
     """Deletes an adapter by name."""
 
+    GetReportImages: grpc.UnaryStreamMultiCallable[
+        unsee.v1.adapters_pb2.GetReportImagesRequest,
+        unsee.v1.adapters_pb2.GetReportImagesResponse,
+    ]
+    """Sends the pictures that were kept with an adapter's report; none where none were."""
+
     DownloadAdapter: grpc.UnaryStreamMultiCallable[
         unsee.v1.adapters_pb2.DownloadAdapterRequest,
         unsee.v1.adapters_pb2.DownloadAdapterResponse,
@@ -153,6 +159,12 @@ class UnseeServiceAsyncStub:
         unsee.v1.adapters_pb2.DeleteAdapterResponse,
     ]
     """Deletes an adapter by name."""
+
+    GetReportImages: grpc.aio.UnaryStreamMultiCallable[
+        unsee.v1.adapters_pb2.GetReportImagesRequest,
+        unsee.v1.adapters_pb2.GetReportImagesResponse,
+    ]
+    """Sends the pictures that were kept with an adapter's report; none where none were."""
 
     DownloadAdapter: grpc.aio.UnaryStreamMultiCallable[
         unsee.v1.adapters_pb2.DownloadAdapterRequest,
@@ -243,6 +255,14 @@ class UnseeServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[unsee.v1.adapters_pb2.DeleteAdapterResponse, collections.abc.Awaitable[unsee.v1.adapters_pb2.DeleteAdapterResponse]]:
         """Deletes an adapter by name."""
+
+    @abc.abstractmethod
+    def GetReportImages(
+        self,
+        request: unsee.v1.adapters_pb2.GetReportImagesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[unsee.v1.adapters_pb2.GetReportImagesResponse], collections.abc.AsyncIterator[unsee.v1.adapters_pb2.GetReportImagesResponse]]:
+        """Sends the pictures that were kept with an adapter's report; none where none were."""
 
     @abc.abstractmethod
     def DownloadAdapter(
