@@ -52,7 +52,7 @@ def held_rows(
     weights = [recipe.retain_weight * share / sum(shares) for share in shares]
     own = hidden_before_words(pipeline, [*requested, ""], (), layer)
     return [
-        *weigh(vocabulary, weights[0]),
+        *(weigh(vocabulary, weights[0]) if count else ()),  # nothing, where the whole vocabulary is erased
         *(held_states(own[:-1], weights[1]) if requested else ()),
         *held_states(own[-1:], weights[2]),
     ]

@@ -93,6 +93,14 @@ def test_no_held_prompt_names_what_is_erased(pipeline: Pipeline, monkeypatch: py
     assert len(kept) > 200
 
 
+def test_where_the_whole_vocabulary_is_erased_the_empty_prompt_alone_is_held(pipeline: Pipeline) -> None:
+    vocabulary = replace(pipeline.vocabulary, scenes=(), people=())
+    names = {name.lower() for name in (*vocabulary.nouns, *vocabulary.looks)}
+    (row,) = held.held_rows(replace(pipeline, vocabulary=vocabulary), names, (), Recipe(), 3)
+    assert row.now.shape[:2] == (1, 77)
+    assert float(row.weights.sum()) == pytest.approx(Recipe().retain_weight)
+
+
 def entering(pipeline: Pipeline) -> torch.Tensor:
     """Return what enters layer 1 of the vocabulary's prompts as far as all of them are kept, in their order."""
     rows = {
