@@ -195,6 +195,8 @@ class EraseJob:
             raise InvalidRequestError.of(
                 "report_images", f"got {self.report_images}, allowed 0 or 2-{MAX_REPORT_IMAGES}"
             )
+        if self.report_images:  # prompt i is drawn from seed + i
+            check_range("seed", self.seed, 0, MAX_SEED - MAX_IMAGES - MAX_REPORT_IMAGES)
         if self.keep_images and not self.report_images:
             raise InvalidRequestError.of(
                 "keep_images", "got true without report_images, allowed with 2 of them at least"

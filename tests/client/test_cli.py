@@ -314,6 +314,10 @@ def test_pictures_of_a_report_go_into_a_folder_and_nothing_is_overwritten(
     assert "--report-folder: " in refused.stderr
     assert "--force overwrites it" in refused.stderr
     assert len(scripted[0].asked) == 1
+    (tmp_path / "file").write_text("")
+    blocked = run("erase", "cat", "--report-images", "2", "--report-folder", "file")
+    assert "--report-folder: file cannot be made" in blocked.stderr
+    assert len(scripted[0].asked) == 1
     alone = run("erase", "cat", "--report-folder", "other")
     assert "--report-folder: got one without --report-images" in alone.stderr
 

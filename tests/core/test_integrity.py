@@ -108,6 +108,7 @@ def test_a_change_shows_in_the_figures_and_sides_share_their_seed(tiny_pipeline:
         ({"report_images": 1}, "report_images"),
         ({"report_images": 9}, "report_images"),
         ({"keep_images": True}, "keep_images"),
+        ({"report_images": 2, "seed": 2**63 - 1}, "seed"),
     ],
 )
 def test_a_number_of_pictures_that_says_nothing_is_refused(changes: dict[str, object], field: str) -> None:

@@ -52,12 +52,12 @@ def check_is_free(path: Path | None, force: bool, *, option: str = "--output") -
         raise InvalidArgumentError.of(option, f"{path} exists; --force overwrites it")
 
 
-def made_folder(path: Path) -> None:
+def made_folder(path: Path, *, option: str = "--output") -> None:
     """Make a folder unless it is there."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidArgumentError.of("--output", f"{path} cannot be made: {error.strerror}") from error
+        raise InvalidArgumentError.of(option, f"{path} cannot be made: {error.strerror}") from error
 
 
 def labels_of(texts: list[str] | None) -> dict[str, str]:

@@ -24,6 +24,8 @@ class ReportPictures:
     def __init__(self, folder: Path | None, prompts: int, force: bool) -> None:
         if folder is not None and not prompts:
             raise InvalidArgumentError.of("--report-folder", "got one without --report-images, allowed together")
+        if folder is not None:
+            made_folder(folder, option="--report-folder")
         self._folder = folder
         self._images: list[ReportImage] = []
         for path in paths_in(folder, prompts) if folder else ():
