@@ -20,7 +20,7 @@ from unsee_core.retained import known_parts, vocabulary_prompts
 REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
 LEAST_STRENGTH = 0.7
 STRENGTHS = (1.0, 1.3)  # looked at; the strength lies between, or below
-MOST_DRIFT = 0.45
+MOST_DRIFT = 0.45  # of held prompts, one in twenty, as a share of how far they lie apart
 HELD_EVERY = 4  # of the held prompts are looked at for the strength
 
 

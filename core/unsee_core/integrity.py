@@ -45,8 +45,6 @@ class Drawn:
     """A prompt's pictures without and with the adapter."""
 
     prompt: str
-    seed: int
-    of_concept: bool
     pictures: tuple[Image.Image, Image.Image]
 
 
@@ -81,7 +79,7 @@ def draw_for_report(
     drawn, images = [], []
     for i, (prompt, pair) in enumerate(zip(prompts, runs, strict=True)):
         pictures = tuple(decode_image(pipeline, run.latents) for run in pair)
-        drawn.append(Drawn(prompt, seed + i, i == 0, (pictures[0], pictures[1])))
+        drawn.append(Drawn(prompt, (pictures[0], pictures[1])))
         for with_adapter, picture in enumerate(pictures):
             images.append(ReportImage(prompt, seed + i, bool(with_adapter), i == 0, encode_image(picture, "png")))
             yield images[-1]

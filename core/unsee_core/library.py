@@ -161,7 +161,6 @@ class AdapterLibrary:
             AlreadyExistsError: the name is taken and ``replace`` is false.
         """
         data = adapter.to_bytes(factors, metadata)
-        kept = {_image_digest(image): image for image in images}
         manifest = Manifest(
             name=name or _slug(metadata, adapter.digest(data)),
             digest=adapter.digest(data),
@@ -183,7 +182,7 @@ class AdapterLibrary:
                 for image in images
             ),
         )
-        files = {digest: image.png for digest, image in kept.items()}
+        files = {_image_digest(image): image.png for image in images}
         try:
             stored = self._store.put(manifest.name, data, manifest, replace=replace, images=files)
         except AlreadyExistsError:

@@ -22,7 +22,7 @@ def main() -> None:
 def load(settings: Settings, registry: CollectorRegistry) -> Backend:
     """Import torch and all that needs it, and load the backend; the ports are open by then."""
     # libgomp's own default, which it drops where it counts more threads than cores, as in any server: its workers would
-    # sleep between small operators, and an erasure on a CPU take a fifth longer.
+    # sleep between small operators, and an erasure on a CPU take longer.
     os.environ.setdefault("GOMP_SPINCOUNT", "300000")
     from unsee_server.loading import load_backend
 
