@@ -20,7 +20,7 @@ from PIL import Image
 
 from bench import lines
 from bench.drawing import GUIDANCE_SCALE, MODEL
-from bench.editing import edit, job_of
+from bench.editing import edit, job_of, recipe_of, settings_of
 from bench.erasing import client_images, concept_of
 from bench.eyes import Judge, OwnJudge
 from bench.lines import RESULTS
@@ -31,7 +31,7 @@ from unsee_core.audit.answers import AuditReport, AuditRow, AuditStep
 from unsee_core.audit.job import ATTACKS, AuditBudget, AuditJob
 from unsee_core.audit.run import AuditContext, audit
 from unsee_core.images import open_image
-from unsee_core.job import Limits
+from unsee_core.job import EraseJob, Limits
 from unsee_core.methods import METHODS
 from unsee_core.pipeline import Pipeline, load_pipeline
 
@@ -41,10 +41,7 @@ FIELDS = ("inversion_steps", "prompt_steps", "noise_steps", "restarts", "picture
 
 def audited(pipeline: Pipeline, judge: Judge, name: str, method: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return one concept's line: what each attack reached, and the seconds to the first row and to the end."""
-    erasing = job_of(name, method)
-    if options.harden:
-        erasing = replace(erasing, options={"harden": options.harden})
-    edited = edit(pipeline, method, erasing)
+    edited = edit(pipeline, method, erasing(name, method, options.harden))
     (adapter,) = edited.model.adapters
     job = AuditJob(
         "audited",
@@ -82,6 +79,12 @@ def audited(pipeline: Pipeline, judge: Judge, name: str, method: str, options: a
         "seconds": round(report.seconds, 1),
         "threads": torch.get_num_threads(),
     }
+
+
+def erasing(name: str, method: str, harden: int) -> EraseJob:
+    """Return the erasure that is audited."""
+    job = job_of(name, method)
+    return replace(job, options={"harden": harden}) if harden else job
 
 
 def finished(steps: Generator[AuditStep, None, AuditReport]) -> tuple[AuditReport, float]:
@@ -207,8 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = []
     for method in options.methods:
         for name in options.concepts:
-            key = {"concept": name, "method": method, **under}
-            known = [one for one in lines.read(path) if {field: one[field] for field in key} == key]
+            settings = asdict(settings_of(pipeline, method, erasing(name, method, options.harden)))
+            key = {"concept": name, "method": method, **under, "settings": settings, "recipe": recipe_of(method)}
+            known = [one for one in lines.read(path) if {field: one.get(field) for field in key} == key]
             if not known:
                 known = [key | audited(pipeline, judge, name, method, options)]
                 lines.append(path, known)

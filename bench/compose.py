@@ -29,7 +29,7 @@ from bench.seeing import Share
 from bench.splits import OBJECT_HALVES, Half
 from training.world import OBJECTS
 from unsee_core.adapter import AdapterMetadata, digest, to_bytes
-from unsee_core.compose import METHOD, MOST_DRIFT, RANK_OF_EACH, compose, compose_context
+from unsee_core.compose import METHOD, MOST_DRIFT, RANK_OF_EACH, RECIPE, compose, compose_context
 from unsee_core.conditioning import AppliedAdapter
 from unsee_core.job import AnchoredConcept, ComposeJob, Concept
 from unsee_core.joint_solve import Recipe
@@ -38,7 +38,7 @@ from unsee_core.pipeline import Pipeline, load_pipeline
 
 WAYS = ("joint solve", "sum of closed_form")
 RECIPES: dict[str, dict[str, Any]] = {
-    WAYS[0]: {**asdict(Recipe()), "rank_of_each": RANK_OF_EACH, "most_drift": MOST_DRIFT},
+    WAYS[0]: {**asdict(RECIPE), "rank_of_each": RANK_OF_EACH, "most_drift": MOST_DRIFT},
     WAYS[1]: asdict(Recipe()),
 }
 COUNTS = (1, 5, 20, 25, 50)

@@ -14,12 +14,16 @@ from unsee_core.answers import EraseProgress
 from unsee_core.conditioning import AppliedAdapter
 from unsee_core.edit_work import library_versions
 from unsee_core.images import open_image
-from unsee_core.job import EraseJob, Limits
-from unsee_core.methods import METHODS, EraseContext, Erasure, Settings, check_job
+from unsee_core.job import Concept, EraseJob, Limits
+from unsee_core.joint_solve import Recipe
+from unsee_core.methods import METHODS, EraseContext, Erasure, Settings, check_job, closed_form
+from unsee_core.methods.from_images import named_by_images
 from unsee_core.pipeline import Pipeline
 from unsee_core.report import make_report
 
-ALL_METHODS = (*METHODS, *BASELINES)
+IMAGES_ALONE = "images_alone"
+"""The default method without a name: what the images show is learned as pseudo-words first."""
+ALL_METHODS = (*METHODS, IMAGES_ALONE, *BASELINES)
 T = TypeVar("T")
 
 
@@ -48,8 +52,9 @@ class Edited:
 
 
 def job_of(name: str, method: str, *, images: Path = CLIENT_IMAGES, seed: int = 0) -> EraseJob:
-    """Return the erasure of a concept by its name alone, from a client's pictures, by the method's own defaults."""
-    concept = replace(concept_of(name), synonyms=())
+    """Return the erasure of a concept, from a client's pictures and without synonyms, by the method's own defaults."""
+    named = replace(concept_of(name), synonyms=())
+    concept = Concept("", kind=named.kind) if method == IMAGES_ALONE else named
     return EraseJob(
         concept=concept, images=client_images(name, images), method=method if method in METHODS else None, seed=seed
     )
@@ -57,20 +62,31 @@ def job_of(name: str, method: str, *, images: Path = CLIENT_IMAGES, seed: int = 
 
 def settings_of(pipeline: Pipeline, method: str, job: EraseJob) -> Settings:
     """Return the settings that a method would erase with."""
-    return check_job(job, pipeline) if method in METHODS else _settings(BASELINES[method])
+    return _settings(BASELINES[method]) if method in BASELINES else check_job(job, pipeline)
+
+
+def recipe_of(method: str) -> dict[str, Any]:
+    """Return what a method's figures depend on besides its settings: closed_form's constants."""
+    return asdict(Recipe()) if method in (closed_form.METHOD.name, IMAGES_ALONE) else {}
 
 
 def edit(pipeline: Pipeline, method: str, job: EraseJob) -> Edited:
     """Return what ``method``, one of ``ALL_METHODS``, makes of the job; the resident model stays as it is."""
     if method in BASELINES:
         return edit_by_baseline(pipeline, BASELINES[method], job)
-    context = context_of(pipeline, job, settings_of(pipeline, method, job))
-    erasure, seconds = timed(METHODS[context.settings.method].run(context))
+    unnamed = context_of(pipeline, job, settings_of(pipeline, method, job))
+    (context, erasure), seconds = timed(_erased(unnamed))
     report, _ = timed(make_report(context, erasure.factors))
     data = to_bytes(erasure.factors, _metadata(context, erasure))
     adapter = AppliedAdapter(digest(data), erasure.factors, 1.0)
     model = Model(context.pipeline, (adapter,))
     return Edited(model, seconds, len(data), asdict(context.settings), asdict(report))
+
+
+def _erased(context: EraseContext) -> Generator[EraseProgress, None, tuple[EraseContext, Erasure]]:
+    if not context.job.concept.name:
+        context = yield from named_by_images(context)
+    return context, (yield from METHODS[context.settings.method].run(context))
 
 
 def edit_by_baseline(pipeline: Pipeline, baseline: Baseline, job: EraseJob) -> Edited:

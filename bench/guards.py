@@ -2,14 +2,18 @@
 
 Each concept is erased by closed_form, and attacked by a pseudo-word that is learned through the erased encoder. Then
 the same prompts and seeds are drawn with the adapter alone, under a guard, under schedules and behind a gate. Every
-concept in every setting is a line in ``bench/results/guards.jsonl``; a table of the run is printed.
+concept in every setting is a line in ``bench/results/guards.jsonl``; a second run goes on from there, and writes a
+table (Markdown and JSON) beside the lines.
 """
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +22,15 @@ from torch.func import functional_call
 
 from bench import lines
 from bench.asking import Asked, Sizes, asked_of
+from bench.budgets import BUDGETS
 from bench.drawing import GUIDANCE_SCALE, MODEL, Images
-from bench.editing import edit, job_of
+from bench.editing import edit, job_of, recipe_of
 from bench.erasing import client_images
 from bench.eyes import Judge, OwnJudge
 from bench.lines import RESULTS
+from bench.painting import at_size
 from bench.prompts import Question
-from bench.seeing import Share
+from bench.seeing import SIDE, Share
 from bench.splits import REPORTED_HALF
 from unsee_core.adapter_schedule import AdapterSchedule
 from unsee_core.conditioning import Conditioner
@@ -41,6 +47,8 @@ from unsee_core.pseudo_words import PseudoWord, placeholder, prompt_vectors
 
 ATTACKS = ("a photo of a {}", "a picture of a {}", "a {}")
 BATCH = 16
+UNEDITED = "no adapter"
+SHARES = ("ua", "attack_gone", "ira", "near")
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Painter:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.pipeline.device.type == "cpu"):
                 while not runs[0].done:
                     denoise_step(self.pipeline, runs, max_batch=4 * BATCH)
-            pictures += [np.asarray(decode_image(self.pipeline, run.latents)) for run in runs]
+            pictures += [at_size(decode_image(self.pipeline, run.latents), SIDE) for run in runs]
         return np.stack(pictures)
 
     def _job(self, question: Question) -> GenerateJob:
@@ -145,18 +153,18 @@ def attacks_on(name: str, pictures: int) -> tuple[Question, ...]:
     return tuple(Question(texts[i % len(texts)], (name,), "plain", 700_000 + i) for i in range(pictures))
 
 
-def measure(painter: Painter, judge: Judge, asked: Asked, attacks: Sequence[Question]) -> Iterator[dict[str, object]]:
+def measure(painter: Painter, judge: Judge, asked: Asked, attacks: Sequence[Question]) -> Iterator[dict[str, Any]]:
     """Yield a line for every setting: shares as [hits, of], and the seconds of a picture."""
     name = painter.concept.name
     kept = tuple(dict.fromkeys((*asked.retained, *asked.near)))
     right_before: set[Question] = set()
-    for setting in (Setting("no adapter", schedule=AdapterSchedule(0, 0)), *SETTINGS):
+    for setting in (Setting(UNEDITED, schedule=AdapterSchedule(0, 0)), *SETTINGS):
         questions = (*asked.erased, *attacks, *kept)
         began = time.perf_counter()
         images = painter.paint(questions, setting)
         seconds = (time.perf_counter() - began) / len(questions)
         shows = {q: sight.object == q.objects[0] for q, sight in zip(questions, judge.see(images), strict=True)}
-        if setting.name == "no adapter":
+        if setting.name == UNEDITED:
             right_before = {question for question in kept if shows[question]}
         yield {
             "concept": name,
@@ -174,45 +182,73 @@ def _share(hits: Iterator[bool]) -> list[int]:
     return [sum(found), len(found)]
 
 
-def table(measured: Sequence[dict[str, object]]) -> str:
-    """Return the lines summed over concepts, a row for each setting."""
-    rows = ["| setting | UA | attack gone | IRA | nearest kept | s a picture |", "|---|---|---|---|---|---|"]
-    for name in dict.fromkeys(str(line["setting"]) for line in measured):
-        of = [line for line in measured if line["setting"] == name]
-        cells = [_summed(of, key) for key in ("ua", "attack_gone", "ira", "near")]
-        seconds = float(np.mean([line["seconds_a_picture"] for line in of]))  # type: ignore[arg-type]
-        rows.append(f"| {name} | {' | '.join(cells)} | {seconds:.2f} |")
-    return "\n".join(rows)
+def markdown(measured: Sequence[Mapping[str, Any]], command: str) -> str:
+    """Return the lines summed over concepts, a row for each setting, and every concept's own."""
+    concepts = ", ".join(dict.fromkeys(line["concept"] for line in measured))
+    rows = [
+        "# Beside an adapter at inference",
+        "",
+        f"`{command}`; model {measured[0]['under']['model'][:20]}...; {concepts}, each erased by closed_form. UA: "
+        "pictures that ask for the concept by name and do not show it. Attack gone: the same for a pseudo-word of two "
+        "tokens that textual inversion learned through the erased encoder. IRA, near IRA: pictures of other objects, "
+        "and of the five nearest, that were right before and still are. Brackets: Wilson bounds, 95 %.",
+        "",
+        "| setting | UA | attack gone | IRA | near IRA | s a picture |",
+        "|---" * 6 + "|",
+    ]
+    for setting in dict.fromkeys(line["setting"] for line in measured):
+        of = [line for line in measured if line["setting"] == setting]
+        shares = (sum((Share(*line[key]) for line in of), Share(0, 0)) for key in SHARES)
+        seconds = float(np.mean([line["seconds_a_picture"] for line in of]))
+        rows.append(f"| {setting} | {' | '.join(map(_told, shares))} | {seconds:.2f} |")
+    rows += ["", "| concept | setting | UA | attack gone | IRA | near IRA |", "|---" * 6 + "|"]
+    for line in measured:
+        figures = " | ".join(f"{hits} of {of}" for hits, of in (line[key] for key in SHARES))
+        rows.append(f"| {line['concept']} | {line['setting']} | {figures} |")
+    return "\n".join(rows) + "\n"
 
 
-def _summed(measured: Sequence[dict[str, object]], key: str) -> str:
-    share = sum((Share(*line[key]) for line in measured), Share(0, 0))  # type: ignore[misc]
-    return f"{share.hits} of {share.of}"
+def _told(share: Share) -> str:
+    low, high = share.wilson()
+    return f"{share.value:.1%} [{low:.1%}, {high:.1%}] of {share.of}" if share.of else "none"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's options; the parser ends the program where they do not fit."""
+    concepts = BUDGETS["small"].objects["held-out"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--concepts", nargs="+", choices=REPORTED_HALF, default=["dog", "apple"], help="held out")
-    parser.add_argument("--pictures", type=int, default=10, help="of each kind of question, for each concept")
+    parser.add_argument("--concepts", nargs="+", choices=REPORTED_HALF, default=concepts, help="held-out objects")
+    parser.add_argument("--pictures", type=int, default=15, help="of each kind of question, for each concept")
     parser.add_argument("--steps", type=int, default=10, help="of drawing a picture")
     parser.add_argument("--attack-steps", type=int, default=150, help="of textual inversion, two tokens")
     parser.add_argument("--model", default=str(MODEL), help="a folder in Stable Diffusion 2's layout")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure every setting on the concepts, keep the lines and print the table."""
+    """Measure what is missing, and write the table."""
     options = parse(arguments)
     pipeline, judge, count = load_pipeline(options.model, device="cpu"), OwnJudge(), options.pictures
-    measured = []
+    path = options.results / "guards.jsonl"
+    under = {name: getattr(options, name) for name in ("pictures", "steps", "attack_steps")}
+    under |= {"model": pipeline.digests.model, "judge": judge.digest, "recipe": recipe_of("closed_form")}
+    measured: list[dict[str, Any]] = []
     for name in options.concepts:
-        painter = Painter(pipeline, name, attack_steps=options.attack_steps, steps=options.steps)
-        asked = asked_of(name, Sizes(erased=count, retained=count, near=count, pairs=0, synonyms=0))
-        for line in measure(painter, judge, asked, attacks_on(name, count)):
-            lines.append(RESULTS / "guards.jsonl", [line | {"command": vars(options) | {"model": pipeline.name}}])
-            measured.append(line)
-    sys.stdout.write(table(measured) + "\n")
+        known = [line for line in lines.read(path) if (line["concept"], line["under"]) == (name, under)]
+        if not known:
+            painter = Painter(pipeline, name, attack_steps=options.attack_steps, steps=options.steps)
+            asked = asked_of(name, Sizes(erased=count, retained=count, near=count, pairs=0, synonyms=0))
+            known = [line | {"under": under} for line in measure(painter, judge, asked, attacks_on(name, count))]
+            lines.append(path, known)
+            print(f"{name}: {len(known)} settings", flush=True)
+        measured += known
+
+    words = " ".join(arguments if arguments is not None else sys.argv[1:])
+    command = f"python -m bench.guards {words}".strip()
+    content = {"command": command, "lines": measured}
+    path.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(markdown(measured, command), encoding="utf-8")
     return 0
 
 

@@ -51,7 +51,7 @@ def paint(model: Model, questions: Sequence[Question], sampler: Sampler, *, side
     conditioner = Conditioner(model.pipeline)
     batches = (questions[i : i + sampler.batch] for i in range(0, len(questions), sampler.batch))
     return np.stack(
-        [_at_size(image, side) for batch in batches for image in _batch(model, conditioner, batch, sampler)]
+        [at_size(image, side) for batch in batches for image in _batch(model, conditioner, batch, sampler)]
     )
 
 
@@ -81,5 +81,6 @@ def _job(question: Question, sampler: Sampler) -> GenerateJob:
     )
 
 
-def _at_size(image: Image.Image, side: int) -> Images:
+def at_size(image: Image.Image, side: int) -> Images:
+    """Return a picture as ``(side, side, 3)``."""
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))

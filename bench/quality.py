@@ -24,13 +24,14 @@ from bench.asking import Asked, asked_of
 from bench.budgets import BUDGETS, Budget
 from bench.cells import Cell
 from bench.drawing import GUIDANCE_SCALE, MODEL
-from bench.editing import ALL_METHODS, edit, job_of, settings_of
+from bench.editing import ALL_METHODS, edit, job_of, recipe_of, settings_of
 from bench.erasing import CLIENT_IMAGES
 from bench.eyes import ClipJudge, OwnJudge
 from bench.gallery import Gallery
 from bench.lines import RESULTS
 from bench.measures import measures_of, misses
 from bench.painting import FAST, Model
+from bench.prompts import Question
 from bench.quality_grid import columns_of, grid, read_strip, save_strip
 from bench.quality_report import about, content_of, markdown
 from bench.splits import LOOK_HALVES, OBJECT_HALVES, Half
@@ -69,10 +70,9 @@ class Plan:
 def under(gallery: Gallery, plan: Plan, method: str, name: str) -> dict[str, Any]:
     """Return what must be the same for a cell to be the same, as JSON reads it back."""
     settings = asdict(settings_of(gallery.pipeline, method, job_of(name, method, images=plan.images)))
+    how = {"settings": settings, "recipe": recipe_of(method), "seed": ERASURE_SEED}
     sizes = asdict(plan.budget.sizes(name))
-    content: dict[str, Any] = json.loads(
-        json.dumps({**asdict(gallery.conditions), "settings": settings, "sizes": sizes, "seed": ERASURE_SEED})
-    )
+    content: dict[str, Any] = json.loads(json.dumps({**asdict(gallery.conditions), **how, "sizes": sizes}))
     return content
 
 
@@ -122,14 +122,25 @@ def line(cell: Cell) -> str:
     return f"{cell.concept}, {cell.method}: UA {erased.value:.0%}, IRA {kept.value:.0%}, {cell.seconds:.2f} s"
 
 
-def picture(gallery: Gallery, plan: Plan, methods: Sequence[str]) -> Image.Image:
-    """Return the grid, with the unedited model above the methods."""
+def picture(gallery: Gallery, plan: Plan, measured: Sequence[Cell]) -> Image.Image:
+    """Return the grid, with the unedited model above the methods; strips that are not kept here are drawn anew."""
     columns = {name: columns_of(plan.asked(name)) for name in plan.in_grid}
+    strips = {}
     for name, questions in columns.items():
-        save_strip(plan.strip("unedited", name), gallery.paint(Model(gallery.pipeline), questions))
-    rows = ("unedited", *methods)
-    paths = {(method, name): plan.strip(method, name) for method in rows for name in columns}
-    return grid(columns, rows, {key: read_strip(path) for key, path in paths.items() if path.exists()})
+        strips["unedited", name] = _strip(gallery, plan, "unedited", name, questions)
+        for method in (cell.method for cell in measured if cell.concept == name):
+            strips[method, name] = _strip(gallery, plan, method, name, questions)
+    return grid(columns, ("unedited", *dict.fromkeys(cell.method for cell in measured)), strips)
+
+
+def _strip(gallery: Gallery, plan: Plan, method: str, name: str, questions: Sequence[Question]) -> Image.Image:
+    path = plan.strip(method, name)
+    if method == "unedited":
+        save_strip(path, gallery.paint(Model(gallery.pipeline), questions))
+    elif not path.exists():
+        edited = edit(gallery.pipeline, method, job_of(name, method, images=plan.images, seed=ERASURE_SEED))
+        save_strip(path, gallery.paint(edited.model, questions))
+    return read_strip(path)
 
 
 def write(gallery: Gallery, plan: Plan, measured: Sequence[Cell], options: argparse.Namespace) -> None:
@@ -139,7 +150,7 @@ def write(gallery: Gallery, plan: Plan, measured: Sequence[Cell], options: argpa
     command = f"python -m bench.quality --budget {options.budget} --half {options.half}"
     content = content_of(measured, command=command, about=told)
     grid_path = plan.path.with_suffix(".png")
-    picture(gallery, plan, tuple(dict.fromkeys(cell.method for cell in measured))).save(grid_path, optimize=True)
+    picture(gallery, plan, measured).save(grid_path, optimize=True)
     plan.path.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     plan.path.with_suffix(".md").write_text(markdown(content, measured, grid_path.name), encoding="utf-8")
 

@@ -28,7 +28,6 @@ from bench.drawing import MODEL
 from bench.editing import ALL_METHODS, edit, job_of
 from bench.lines import RESULTS
 from bench.serving import running_server
-from training.world import OBJECTS
 from unsee_core.methods import METHODS
 from unsee_core.pipeline import Pipeline, load_pipeline
 
@@ -103,13 +102,13 @@ def through_server(client: unsee.Client) -> Erase:
     """Return an erasure by a server: from the call to the adapter's answer, with upload, report and store."""
 
     def erase(runner: Runner, concept: str) -> Timing:
-        images, kind = job_of(concept, runner.method).images, "object" if concept in OBJECTS else "style"
+        job = job_of(concept, runner.method)
         began = time.perf_counter()
         adapter = client.erase(
-            concept,
-            images=images,
-            kind=kind,  # type: ignore[arg-type]
-            method=runner.method,
+            job.concept.name,
+            images=job.images,
+            kind=job.concept.kind,
+            method=job.method,
             steps=runner.steps,
             name="speed",
             replace=True,
@@ -193,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = timed(in_process(pipeline), runners, options.concepts, options.repeats, "in process")
 
     # 2. Through a server.
-    served = [runner for runner in runners if runner.method in METHODS]
+    served = [runner for runner in runners if runner.method not in BASELINES]
     with (
         tempfile.TemporaryDirectory(prefix="unsee-speed-") as folder,
         running_server(options.model, Path(folder), threads=torch.get_num_threads()) as target,

@@ -27,6 +27,7 @@ from unsee_core.pipeline import Pipeline
 from unsee_core.vocabulary import Vocabulary
 
 METHOD = "compose"
+RECIPE = Recipe(beside=24, in_looks=3)  # of twenty objects, those in a look in a template not led were what came back
 RANK_OF_EACH = 8
 MOST_DRIFT = 0.8  # more than of one concept alone: the joint solve holds so well that there is strength to gain
 _PSEUDO_WORD = re.compile(r"<images-\d+>\Z")
@@ -54,8 +55,8 @@ class ComposeContext:
     def recipe(self) -> Recipe:
         """How the solve weighs: as for one concept, and rank and held prompts grow with how many there are."""
         rank = min(self.pipeline.encoder_width, MAX_RANK, RANK_OF_EACH * len(self.erasures))
-        layers = min(Recipe.layers, self.pipeline.encoder_layers)
-        return Recipe(layers=layers, rank=rank, retain_weight=Recipe.retain_weight * len(self.erasures))
+        layers = min(RECIPE.layers, self.pipeline.encoder_layers)
+        return replace(RECIPE, layers=layers, rank=rank, retain_weight=RECIPE.retain_weight * len(self.erasures))
 
 
 def compose_context(
@@ -97,7 +98,8 @@ def compose(context: ComposeContext) -> MethodRun:
 
     # 2. What is led.
     led = []
-    pairs_of_all = led_pairs(context.concepts, named, pipeline.vocabulary, beside=recipe.beside)
+    counts = {"beside": recipe.beside, "in_looks": recipe.in_looks}
+    pairs_of_all = led_pairs(context.concepts, named, pipeline.vocabulary, **counts)
     for number, pairs in enumerate(pairs_of_all, start=2):
         led += led_states(pipeline, pairs, (), tail.first_layer)
         yield EraseProgress("prepare", number, total)

@@ -34,7 +34,9 @@ _OF_THINGS = (
 )  # fmt: skip
 
 
-def erase_pairs(concept: Concept, anchor: str, vocabulary: Vocabulary, *, beside: int) -> tuple[tuple[str, str], ...]:
+def erase_pairs(
+    concept: Concept, anchor: str, vocabulary: Vocabulary, *, beside: int, in_looks: int = 1
+) -> tuple[tuple[str, str], ...]:
     """Return pairs of a prompt and what it is to become, for the name and every synonym.
 
     All trained templates of the concept's kind; and, so that the concept goes wherever it stands, beside other things
@@ -45,19 +47,25 @@ def erase_pairs(concept: Concept, anchor: str, vocabulary: Vocabulary, *, beside
         anchor: takes its place; "": what the prompt says besides stays, and of "a photo of a cat" "a photo" does.
         vocabulary: of the model, without other names of the concept.
         beside: prompts with another thing, for each word.
+        in_looks: templates, 1-3, in which each word stands in every look.
     """
     pairs: dict[str, str] = {}
     for word in concept.words:
         for prompt, becomes in (
             *_templates(concept, word, anchor),
-            *_contexts(concept, word, anchor, vocabulary, beside),
+            *_contexts(concept, word, anchor, vocabulary, beside, in_looks),
         ):
             pairs.setdefault(" ".join(prompt.split()), " ".join(becomes.split()))
     return tuple(pairs.items())
 
 
 def led_pairs(
-    concepts: Sequence[AnchoredConcept], named: AbstractSet[str], vocabulary: Vocabulary, *, beside: int
+    concepts: Sequence[AnchoredConcept],
+    named: AbstractSet[str],
+    vocabulary: Vocabulary,
+    *,
+    beside: int,
+    in_looks: int = 1,
 ) -> list[tuple[tuple[str, str], ...]]:
     """Return each concept's pairs of a prompt and what it is to become, which names none of the concepts.
 
@@ -68,6 +76,7 @@ def led_pairs(
         named: their names, and other words for them, in lower case.
         vocabulary: of the model.
         beside: prompts with another thing, for each word of a concept.
+        in_looks: templates, 1-3, in which each word of a thing stands in every look.
     """
     others = replace(
         vocabulary,
@@ -77,7 +86,7 @@ def led_pairs(
     led = []
     for one in concepts:
         naming = Naming({name for name in named if name not in one.anchor.lower()}, vocabulary)
-        pairs = erase_pairs(one.concept, one.anchor, others, beside=beside)
+        pairs = erase_pairs(one.concept, one.anchor, others, beside=beside, in_looks=in_looks)
         led.append(tuple(pair for pair in pairs if naming.first_in(pair[1]) is None))
     return led
 
@@ -100,7 +109,7 @@ def _filled(concept: Concept, word: str, anchor: str, templates: Sequence[str]) 
 
 
 def _contexts(
-    concept: Concept, word: str, anchor: str, vocabulary: Vocabulary, beside: int
+    concept: Concept, word: str, anchor: str, vocabulary: Vocabulary, beside: int, in_looks: int
 ) -> Iterator[tuple[str, str]]:
     """Yield a style on many things, or anything else beside many things and in every look."""
     nouns = vocabulary.nouns
@@ -116,7 +125,7 @@ def _contexts(
         first, said = i % 2 == 0, _TOGETHER[i // 2 % len(_TOGETHER)]
         becomes = thing if not put else f"{put} and {thing}" if first else f"{thing} and {put}"
         yield said.format(f"{named_word} and {thing}" if first else f"{thing} and {named_word}"), said.format(becomes)
-    for i, look in enumerate(vocabulary.looks):
+    for i, look in ((i, look) for first, look in enumerate(vocabulary.looks) for i in range(first, first + in_looks)):
         template, rest = _IN_A_LOOK[i % len(_IN_A_LOOK)]
         yield template.format(named_word, look=look), (template if put else rest).format(put, look=look)
     for template, rest in _DOUBLED:

@@ -46,6 +46,7 @@ class Recipe:
         use_metric: the last layer's factors are cut in the cross-attention metric; else in the plain distance.
         reach: the last positions that are led: a prompt's words, the end token too, or the padding too.
         beside: prompts with another thing, for each of a concept's words.
+        in_looks: templates, 1-3, in which a concept stands in every look.
     """
 
     layers: int = 3
@@ -56,6 +57,7 @@ class Recipe:
     use_metric: bool = True
     reach: Reach = "padding"
     beside: int = 48
+    in_looks: int = 1
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench import audit as bench
+from bench import lines
 from bench.seeing import Share
 from tests.core.test_audit_engine import report
 from unsee_core.answers import BaseModel, Manifest
@@ -96,3 +97,18 @@ def test_a_second_run_goes_on_from_the_first(tiny: Path, tmp_path: Path, capsys:
     assert first in (tmp_path / "audit.md").read_text(encoding="utf-8")
     assert bench.main([*words, "--seed", "1"]) == 0
     assert capsys.readouterr().out != ""
+
+
+def test_what_was_audited_under_another_recipe_is_audited_again(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", str(tiny), "--results", str(tmp_path), *QUICK]
+    bench.main(words)
+    path = tmp_path / "audit.jsonl"
+    old = json.loads(path.read_text(encoding="utf-8"))
+    del old["recipe"]
+    lines.rewrite(path, [old])
+    capsys.readouterr()
+    bench.main(words)
+    assert capsys.readouterr().out != ""
+    assert [one.get("recipe", {}).get("rank") for one in lines.read(path)] == [None, 12]

@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel
 from bench import budgets, cells, lines, quality
 from bench.asking import Sizes, asked_of
 from bench.budgets import Budget
-from bench.editing import edit
+from bench.editing import IMAGES_ALONE, edit
 from bench.eyes import ClipJudge, OwnJudge
 from bench.gallery import Gallery
 from bench.measures import Measure
@@ -21,6 +21,7 @@ from bench.painting import Model, Sampler, paint
 from bench.quality_grid import CELL, columns_of, grid
 from bench.quality_report import COLUMNS, GOALS, LEGEND, summary
 from training.world import LOOKS, OBJECTS
+from unsee_core.job import Concept
 from unsee_core.pipeline import Pipeline
 
 TINY = Budget(
@@ -79,6 +80,25 @@ def test_other_weights_and_a_clip_judge_give_a_table_and_a_grid(run, tmp_path: P
     with Image.open(tmp_path / "quality_small.png") as picture:
         assert picture.height >= 3 * CELL
         assert picture.width >= (6 + 6 + 6) * CELL
+
+
+def test_a_strip_of_the_grid_that_is_not_kept_is_drawn_anew(run, tmp_path: Path):
+    run("--methods", "uce", "--concepts", "dog")
+    strip = tmp_path / "cache" / "quality_small" / "dog uce.png"
+    drawn, grid_before = strip.read_bytes(), (tmp_path / "quality_small.png").read_bytes()
+    strip.unlink()
+    run("--methods", "uce", "--concepts", "dog")
+    assert strip.read_bytes() == drawn
+    assert (tmp_path / "quality_small.png").read_bytes() == grid_before
+
+
+def test_images_alone_are_erased_by_the_default_method_without_a_name(tiny_pipeline: Pipeline):
+    job = quality.job_of("ink sketch", IMAGES_ALONE)
+    assert (job.concept, job.method, len(job.images)) == (Concept("", kind="style"), None, 5)
+    edited = edit(tiny_pipeline, IMAGES_ALONE, job)
+    assert edited.model.adapters
+    assert set(edited.phase_seconds) == {"prepare", "train"}
+    assert quality.recipe_of(IMAGES_ALONE) == quality.recipe_of("closed_form") != {} == quality.recipe_of("uce")
 
 
 def test_a_second_run_measures_nothing_again_unless_it_is_told_to(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

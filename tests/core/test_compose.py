@@ -99,6 +99,17 @@ def test_no_prompt_is_led_to_one_that_names_another_concept() -> None:
     assert "a house and a fish" not in fish
 
 
+def test_every_concept_stands_in_every_look_in_as_many_templates_as_are_asked_for() -> None:
+    vocabulary = Vocabulary(nouns=("dog",), looks=("sepia", "ink"))
+    cat = AnchoredConcept(Concept("cat"))
+    ((*one,),) = led_pairs([cat], frozenset({"cat"}), vocabulary, beside=0)
+    ((*three,),) = led_pairs([cat], frozenset({"cat"}), vocabulary, beside=0, in_looks=3)
+    in_sepia = [("sepia of a cat", "sepia"), ("a cat in sepia style", "sepia style"), ("a cat, sepia", "sepia")]
+    assert [pair for pair in one if "sepia" in pair[0]] == in_sepia[:1]
+    assert [pair for pair in three if "sepia" in pair[0]] == in_sepia
+    assert len(three) == len(one) + 4
+
+
 def test_rank_and_what_is_held_grow_with_the_concepts(tiny_pipeline: Pipeline) -> None:
     many = [AnchoredConcept(Concept(name)) for name in ("cat", "dog", "fish", "bee", "owl")]
     two, five = (composed(tiny_pipeline, *many[:n]) for n in (2, 5))

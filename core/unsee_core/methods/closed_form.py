@@ -53,7 +53,8 @@ class _Problem:
     def rows(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
         """Return fresh rows: a solve uses them up."""
         one = AnchoredConcept(concept, self.anchor)
-        (pairs,) = led_pairs([one], self.named, self.pipeline.vocabulary, beside=self.recipe.beside)
+        counts = {"beside": self.recipe.beside, "in_looks": self.recipe.in_looks}
+        (pairs,) = led_pairs([one], self.named, self.pipeline.vocabulary, **counts)
         led = led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe.reach)
         return [*led, *map(replace, self.held)]
 
