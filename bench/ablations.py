@@ -162,7 +162,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str
         f"Tuning half: {', '.join(about['concepts'])}, by name alone; UA rests on {about['pictures']} pictures. One "
         f"value changed at a time around {asdict(Recipe())}. UA and synonyms: gone, absolute; the others as a share of "
         "the unedited model's. Erase ratio and retain drift (p95) are the report's. Seconds beside whatever else the "
-        "machine did.",
+        'machine did. A row alone: `python -m bench.ablations --variants "rank 4"`.',
         "",
         "| choice | UA | synonyms | IRA | near IRA | CRA | other of two | strength | erase ratio | drift | seconds |",
         "|---" * 11 + "|",
@@ -184,7 +184,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was not measured yet, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    labels = [variant.label for variant in VARIANTS]
     parser.add_argument("--concepts", nargs="+", default=BUDGETS["small"].objects["tuning"])
+    parser.add_argument("--variants", nargs="+", choices=labels, default=labels, help="only these rows of the table")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
 
@@ -195,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = options.results / "ablations.jsonl"
     wanted = {variant.label: under(gallery, variant) for variant in VARIANTS}
     rows = [row for row in lines.read(path) if row["under"] == wanted.get(row["variant"])]
-    for variant in VARIANTS:
+    for variant in (variant for variant in VARIANTS if variant.label in options.variants):
         for name in options.concepts:
             if not any(row["variant"] == variant.label and row["concept"] == name for row in rows):
                 rows.append(measure(gallery, variant, name))

@@ -50,9 +50,7 @@ def paint(model: Model, questions: Sequence[Question], sampler: Sampler, *, side
     """
     conditioner = Conditioner(model.pipeline)
     batches = (questions[i : i + sampler.batch] for i in range(0, len(questions), sampler.batch))
-    return np.stack(
-        [at_size(image, side) for batch in batches for image in _batch(model, conditioner, batch, sampler)]
-    )
+    return np.stack([at_size(image, side) for batch in batches for image in _batch(model, conditioner, batch, sampler)])
 
 
 @torch.no_grad()

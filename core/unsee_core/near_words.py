@@ -19,12 +19,12 @@ _known: dict[str, Tensor] = {}
 _lock = threading.Lock()
 
 
-def named_embeddings(pipeline: Pipeline) -> Tensor:
-    """Return the embeddings of ``vocabulary_names``, ``(n, 16, d)`` float32.
+def named_embeddings(pipeline: Pipeline, among: tuple[str, ...] | None = None) -> Tensor:
+    """Return the embeddings of words, ``(n, 16, d)`` float32; None: of ``vocabulary_names``.
 
-    Each in "a photo of a dog"; computed once for a text encoder and its vocabulary, and kept in memory.
+    Each in "a photo of a dog"; computed once for a text encoder and these words, and kept in memory.
     """
-    words = vocabulary_names(pipeline)
+    words = vocabulary_names(pipeline) if among is None else among
     key = f"{pipeline.digests.text_encoder} {pipeline.dtype} {pipeline.device} {hash(words)}"
     with _lock:
         if key not in _known:
@@ -55,19 +55,27 @@ def embeddings_of(pipeline: Pipeline, names: Sequence[str], words: Sequence[Pseu
     return torch.cat(found)
 
 
-def same_names(pipeline: Pipeline, names: Sequence[str], words: Sequence[PseudoWord] = ()) -> frozenset[str]:
-    """Return the words of the vocabulary, in lower case, that are other names of any of ``names``, these included.
+def same_names(
+    pipeline: Pipeline,
+    names: Sequence[str],
+    words: Sequence[PseudoWord] = (),
+    *,
+    among: tuple[str, ...] | None = None,
+) -> frozenset[str]:
+    """Return the words, in lower case, that are other names of any of ``names``, these included.
 
     Args:
         pipeline: the resident model; read only.
         names: of a concept.
         words: pseudo-words whose placeholders stand in the names.
+        among: the words that may be; None: those of ``vocabulary_names``.
     """
+    looked_at = vocabulary_names(pipeline) if among is None else among
     metric = cross_attention_metric(pipeline.unet)
-    known, asked = named_embeddings(pipeline), embeddings_of(pipeline, [*names, ""], words)
+    known, asked = named_embeddings(pipeline, looked_at), embeddings_of(pipeline, [*names, ""], words)
     same = torch.zeros(len(known), dtype=torch.bool, device=known.device)
     for one in asked[:-1]:
         limit = SAME * seen_distance(metric, one[None], asked[-1:])
         same |= seen_distance(metric, known, one.expand_as(known)) <= limit
-    near = (word for word, is_same in zip(vocabulary_names(pipeline), same.tolist(), strict=True) if is_same)
+    near = (word for word, is_same in zip(looked_at, same.tolist(), strict=True) if is_same)
     return frozenset(word.lower() for word in (*near, *names))

@@ -82,6 +82,12 @@ def everyday_words(kind: ConceptKind) -> tuple[str, ...]:
     return sections.get(kind, words.nouns)
 
 
+def packaged_names() -> tuple[str, ...]:
+    """Return the nouns, looks and people of the server's own retain prompts, each once."""
+    words = packaged_vocabulary()
+    return tuple(dict.fromkeys((*words.nouns, *words.looks, *words.people)))
+
+
 def retain_prompts(concept: Concept, besides: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the server's own retain prompts, at most 400: all that name neither the concept nor a word ``besides``.
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from tests.core.erasing import a_context, finish, weights_digest
-from unsee_core.methods import METHODS
+from unsee_core.job import Concept
+from unsee_core.methods import METHODS, retaining
 from unsee_core.methods.base import EraseContext
+from unsee_core.methods.retaining import EncodedPrompts, Retaining
+from unsee_core.methods.tail_lora import TailLora
 from unsee_core.pipeline import Pipeline, load_pipeline
 
 SMALL = {
@@ -35,6 +38,34 @@ def test_it_erases_without_images_and_with_the_asked_rank_and_layers(tiny_pipeli
         events = [event for event in progress if event.phase == phase]
         assert [event.step for event in events] == list(range(1, events[0].total + 1))
     assert all(set(event.losses) == {"forget", "retain"} for event in progress if event.phase == "train")
+
+
+def test_other_names_of_the_concept_are_not_held(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    held: list[str] = []
+    encoded = EncodedPrompts.of.__func__
+
+    def of(cls, pipeline, lora, prompts, words=()):
+        held.extend(prompts)
+        return encoded(cls, pipeline, lora, prompts, words)
+
+    monkeypatch.setattr(EncodedPrompts, "of", classmethod(of))
+    generator = torch.Generator().manual_seed(0)
+    lora = TailLora(pipeline, layers=2, rank=2, train_final_norm=False, generator=generator)
+    context = a_context(pipeline, method="sdd", concept=Concept("ink sketch", kind="style"))
+    Retaining(context, lora, rows=4, empty_rows=1, generator=generator)
+    assert len(held) > 300
+    assert not [prompt for prompt in held if "in sketch style" in prompt or "line drawing" in prompt]
+    assert [prompt for prompt in held if "watercolor" in prompt]
+
+
+def test_where_every_word_names_the_concept_the_empty_prompt_is_held(
+    tiny_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(retaining, "retain_prompts", lambda *_: ())
+    generator = torch.Generator().manual_seed(0)
+    lora = TailLora(tiny_pipeline, layers=1, rank=2, train_final_norm=False, generator=generator)
+    term = Retaining(a_context(tiny_pipeline, method="sdd"), lora, rows=4, empty_rows=1, generator=generator)
+    assert term.loss() == 0
 
 
 @EACH

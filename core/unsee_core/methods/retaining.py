@@ -8,8 +8,9 @@ from torch import Tensor
 
 from unsee_core.methods.base import EraseContext
 from unsee_core.methods.tail_lora import TailLora
+from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
-from unsee_core.prompts import retain_prompts
+from unsee_core.prompts import packaged_names, retain_prompts
 from unsee_core.pseudo_words import PseudoWord, hidden_before_words
 
 ENCODE_BATCH = 64
@@ -43,6 +44,9 @@ class EncodedPrompts:
 class Retaining:
     """A term that grows as retain prompts move: the server's own, the job's, and the empty prompt.
 
+    Of the server's own, those with another name of the concept are left out: "a dog in sketch style" would hold an
+    ink sketch.
+
     Args:
         context: of the erasure.
         lora: fresh: its B are zero.
@@ -58,10 +62,11 @@ class Retaining:
         self, context: EraseContext, lora: TailLora, *, rows: int, empty_rows: int, generator: torch.Generator
     ) -> None:
         pipeline, job = context.pipeline, context.job
-        pools = (retain_prompts(job.concept, context.near_words), job.retain_prompts)
+        same = same_names(pipeline, job.concept.words, context.words, among=packaged_names())
+        pools = (retain_prompts(job.concept, (*context.near_words, *sorted(same))), job.retain_prompts)
         self.empty = EncodedPrompts.of(pipeline, lora, [""])
         self._pools = [EncodedPrompts.of(pipeline, lora, pool) for pool in pools if pool]
-        self._variance = self._pools[0].embeddings.var()
+        self._variance = (self._pools or [self.empty])[0].embeddings.var()
         self._lora, self._rows, self._empty_rows, self._generator = lora, rows, empty_rows, generator
 
     def loss(self) -> Tensor:
