@@ -11,7 +11,7 @@ from unsee_core.errors import InvalidRequestError
 from unsee_core.gate import names_concept
 from unsee_core.job import MAX_GUARD_WORDS, Concept, GenerateJob, Guard
 from unsee_core.library import AdapterLibrary
-from unsee_core.pseudo_words import placeholder
+from unsee_core.pseudo_words import is_placeholder
 
 Application = tuple[AppliedAdapter, ResolvedAdapter]
 
@@ -105,4 +105,4 @@ def _gated(resolved: ResolvedAdapter, job: GenerateJob, library: AdapterLibrary,
 def _concepts(resolved: ResolvedAdapter, library: AdapterLibrary) -> tuple[Concept, ...]:
     """Return the concepts that an adapter erases, without such as nobody named: imported, or shown by images alone."""
     erased = library.manifest(resolved.digest).erased
-    return tuple(concept for concept in erased if concept.name != placeholder(0))
+    return tuple(concept for concept in erased if not is_placeholder(concept.name))

@@ -7,7 +7,6 @@ held; see ``unsee_core.joint_solve``. No prompt is led to one that names another
 Ours. Never run on a GPU.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,13 +23,13 @@ from unsee_core.methods.base import MethodRun
 from unsee_core.naming import Naming
 from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
+from unsee_core.pseudo_words import is_placeholder
 from unsee_core.vocabulary import Vocabulary
 
 METHOD = "compose"
 RECIPE = Recipe(beside=24, in_looks=3)  # of twenty objects, those in a look in a template not led were what came back
 RANK_OF_EACH = 8
 MOST_DRIFT = 0.8  # more than of one concept alone: the joint solve holds so well that there is strength to gain
-_PSEUDO_WORD = re.compile(r"<images-\d+>\Z")
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def _check_named(path: str, ref: str, concepts: Sequence[AnchoredConcept]) -> No
     if not concepts:
         allowed = "adapters that say their concept: this one was imported without any"
         raise InvalidRequestError.of(path, f"got {ref!r}, allowed {allowed}")
-    if any(_PSEUDO_WORD.match(word) for one in concepts for word in one.concept.words):
+    if any(is_placeholder(word) for one in concepts for word in one.concept.words):
         allowed = "adapters of concepts in words: this one learned its words from images, and they are not kept"
         raise InvalidRequestError.of(path, f"got {ref!r}, allowed {allowed}")
 

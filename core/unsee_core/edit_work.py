@@ -21,7 +21,7 @@ from unsee_core.integrity import draw_for_report
 from unsee_core.library import AdapterLibrary
 from unsee_core.methods import METHODS
 from unsee_core.methods.base import EraseContext
-from unsee_core.methods.from_images import named_by_images
+from unsee_core.methods.from_images import named_by_images, named_only
 from unsee_core.report import make_report
 
 
@@ -87,7 +87,7 @@ class EraseWork(AdapterWork):
         report = yield from make_report(context, factors, self._library.concept_names())
         integrity, images = (yield from draw_for_report(context, factors)) if job.report_images else (None, ())
         metadata = AdapterMetadata(
-            concept=job.concept,
+            concept=named_only(job.concept),
             method=settings.method,
             strength=erasure.strength,
             rank=factors.rank,

@@ -10,6 +10,8 @@ from torch import Tensor
 from unsee_core.images import to_pixels
 from unsee_core.pipeline import Pipeline
 
+LEAST_NOISE, MOST_NOISE = 0.2, 0.5  # timesteps, as a share of all: there a wrong word costs more than no word
+
 
 @torch.no_grad()
 def encode_latents(pipeline: Pipeline, images: Sequence[Image.Image]) -> Tensor:

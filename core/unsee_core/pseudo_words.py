@@ -10,6 +10,8 @@ from torch import Tensor
 from unsee_core.encoder import hidden_from_vectors, token_vectors, tokenize
 from unsee_core.pipeline import Pipeline
 
+_PLACEHOLDER = re.compile(r"<images-\d+>\Z")
+
 
 @dataclass(frozen=True)
 class PseudoWord:
@@ -27,6 +29,11 @@ class PseudoWord:
 def placeholder(number: int) -> str:
     """Return what stands in prompts for the pseudo-word of a number."""
     return f"<images-{number + 1}>"
+
+
+def is_placeholder(word: str) -> bool:
+    """Return whether a word is a placeholder."""
+    return _PLACEHOLDER.match(word) is not None
 
 
 def prompt_vectors(pipeline: Pipeline, prompts: Sequence[str], words: Sequence[PseudoWord]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from unsee_core.answers import Drift, EraseProgress, NamedDrift, Report
 from unsee_core.changed_encoder import ChangedEncoder
 from unsee_core.erase_ratio import EraseRatio
-from unsee_core.image_loss import ImageLoss, encode_latents
+from unsee_core.image_loss import LEAST_NOISE, MOST_NOISE, ImageLoss, encode_latents
 from unsee_core.job import Concept
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext
@@ -19,9 +19,9 @@ from unsee_core.near_words import named_embeddings, vocabulary_names
 from unsee_core.neighbours import NEAREST, MustStay, asked_of, named_states, names_of, others_by_distance
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import held_out_prompts
+from unsee_core.pseudo_words import is_placeholder
 
 IMAGE_ROWS = 4  # images that are looked at; of more as many, evenly chosen, and fewer take turns
-LEAST_NOISE, MOST_NOISE = 0.2, 0.5  # timesteps, as a share of all
 LEAST_MARGIN = 0.1  # by which a right name's loss is below another's
 WORST = 5
 _STEPS = 4
@@ -84,7 +84,7 @@ def make_report(
         spelling_ratios=spelling_ratios,
         worst_neighbours=kept.worst,
         reference_image_loss=losses[2],
-        warnings=_warnings(losses[0], losses[2]),
+        warnings=(*_unnamed(context), *_warnings(losses[0], losses[2])),
     )
 
 
@@ -176,6 +176,21 @@ def _references(context: EraseContext, same: AbstractSet[str]) -> list[str]:
     words = [context.job.anchor] if context.job.anchor else drawn
     prompts = [held_out_prompts(Concept(words[i % len(words)], kind=concept.kind)) for i in range(count)]
     return [prompts[i][i % len(prompts[i])] for i in range(count)]
+
+
+def _unnamed(context: EraseContext) -> tuple[str, ...]:
+    """Return what there is to say where images alone said what is erased."""
+    if not context.words:
+        return ()
+    name = context.job.concept.name
+    if is_placeholder(name):
+        return (
+            "No name was given, and the images show nothing that the model's vocabulary clearly names: prompts that "
+            "call it by its name may still draw it. Give the name.",
+        )
+    return (
+        f"No name was given; the images are taken for {name!r}, and that is erased. Give the name, if it is wrong.",
+    )
 
 
 def _warnings(before: float | None, reference: float | None) -> tuple[str, ...]:

@@ -92,18 +92,34 @@ def test_an_erasure_reports_every_phase_and_ends_with_a_stored_adapter(engine: E
     assert manifest.report.phase_seconds["train"] > 0
 
 
-def test_an_erasure_from_images_alone_learns_what_they_show(
-    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("clear", "concept", "name", "told"),
+    [
+        (0.97, Concept("cat"), "cat-", "taken for 'cat'"),
+        (0.0, Concept("<images-1>", ("<images-2>",)), "images-1-", "nothing that the model's vocabulary clearly names"),
+    ],
+)
+def test_an_erasure_from_images_alone_learns_and_names_what_they_show(
+    pipeline: Pipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    clear: float,
+    concept: Concept,
+    name: str,
+    told: str,
 ) -> None:
     monkeypatch.setattr("unsee_core.methods.from_images.STEPS", 2)
+    monkeypatch.setattr("unsee_core.methods.from_images.CLEAR", clear)
     engine = Engine(pipeline, AdapterStore(str(tmp_path)))
     caller = Caller(engine, EraseJob(Concept(""), images=IMAGES, method="few_shot_lora", steps=2)).wait()
     engine.close()
     assert caller.error is None
     (completed,) = caller.of(EraseCompleted)
     assert isinstance(completed, EraseCompleted)
-    assert completed.manifest.concept == Concept("<images-1>", ("<images-2>",))
-    assert completed.manifest.name.startswith("images-1-")
+    assert completed.manifest.concept == concept
+    assert completed.manifest.name.startswith(name)
+    assert completed.manifest.report is not None
+    assert told in completed.manifest.report.warnings[0]
 
 
 @pytest.mark.parametrize("concept", [("", ()), (" ", ()), ("", ("kitten",))])

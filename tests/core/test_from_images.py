@@ -11,7 +11,15 @@ from unsee_core.encoder import EncoderTail, token_vectors
 from unsee_core.job import Concept
 from unsee_core.methods import METHODS, from_images
 from unsee_core.methods.base import EraseContext
-from unsee_core.methods.from_images import named_by_images, near_words
+from unsee_core.methods.from_images import (
+    candidates_for,
+    clear_name,
+    known_words,
+    named_by_images,
+    named_only,
+    near_words,
+)
+from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import everyday_words, forget_prompts, retain_prompts
 from unsee_core.pseudo_words import PseudoWord, placeholder
@@ -35,13 +43,55 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("kind", ["object", "style", "person", "brand"])
-def test_the_pseudo_words_take_the_name_and_the_kind_stays(tiny_pipeline, kind):
+def test_where_no_name_is_clear_the_pseudo_words_take_it_and_the_kind_stays(
+    tiny_pipeline, kind, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(from_images, "CLEAR", 0.0)
     context, progress = named(a_context(tiny_pipeline, concept=Concept("told", kind=kind)))
     assert context.job.concept == Concept(placeholder(0), (placeholder(1),), kind)
     assert tuple(len(word.vectors) for word in context.words) == TOKENS
-    assert [(event.phase, event.step, event.total) for event in progress] == [("prepare", i, 6) for i in range(1, 7)]
+    total = 6 + min(from_images.CANDIDATES, len(known_words(tiny_pipeline, kind)))
+    assert [(event.phase, event.step, event.total) for event in progress] == [
+        ("prepare", i, total) for i in range(1, total + 1)
+    ]
     assert context.near_words
     assert set(context.near_words) <= set(everyday_words(kind))
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize(("kind", "name"), [("object", "cat"), ("style", "pixel art")])
+def test_what_the_images_show_is_named_and_nothing_near_it_is_left_unheld(pipeline: Pipeline, kind, name):
+    context, _ = named(
+        a_context(pipeline, name, concept=Concept("", kind=kind), method="closed_form", steps=None, rank=None)
+    )
+    assert same_names(pipeline, [context.job.concept.name]) == same_names(pipeline, [name])
+    assert context.job.concept.synonyms == (placeholder(0), placeholder(1))
+    assert context.near_words == ()
+    assert named_only(context.job.concept) == Concept(context.job.concept.name, (), kind)
+
+
+def test_a_name_is_clear_of_what_means_something_else_and_not_of_its_own_synonyms(pipeline: Pipeline):
+    words = ("dog", "kitten", "cat")
+    assert clear_name(pipeline, words, [0.30, 0.201, 0.200]) == "cat"
+    assert clear_name(pipeline, words, [0.203, 0.201, 0.200]) == ""
+    assert clear_name(pipeline, ("cat", "kitten"), [0.1, 0.2]) == ""  # nothing to be clear of
+
+
+def test_candidates_are_every_pseudo_words_nearest_first(pipeline: Pipeline):
+    encoder, known = EncoderTail(pipeline, 0), known_words(pipeline, "object")
+    words = [
+        PseudoWord(
+            placeholder(i),
+            token_vectors(
+                pipeline, pipeline.tokenizer(name, add_special_tokens=False, return_tensors="pt").input_ids[0]
+            ),
+        )
+        for i, name in enumerate(("cat", "guitar"))
+    ]
+    found = candidates_for(pipeline, encoder, words, "object", known)
+    assert set(found[:2]) == {"cat", "guitar"}
+    assert len(found) == len(set(found)) == from_images.CANDIDATES
+    assert set(found) <= set(known)
 
 
 @pytest.mark.usefixtures("few_steps")

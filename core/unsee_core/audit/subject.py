@@ -6,7 +6,7 @@ from unsee_core.audit.target import filled
 from unsee_core.errors import InvalidRequestError
 from unsee_core.job import Concept
 from unsee_core.pipeline import Pipeline
-from unsee_core.pseudo_words import placeholder
+from unsee_core.pseudo_words import is_placeholder
 
 
 def audited_concept(job: AuditJob, manifest: Manifest, pipeline: Pipeline) -> Concept:
@@ -27,7 +27,7 @@ def audited_concept(job: AuditJob, manifest: Manifest, pipeline: Pipeline) -> Co
 
 
 def _of_adapter(manifest: Manifest) -> Concept:
-    known = [concept for concept in manifest.erased if concept.name and concept.name != placeholder(0)]
+    known = [concept for concept in manifest.erased if concept.name and not is_placeholder(concept.name)]
     if len(known) != 1:
         what = f"{manifest.name!r} says {len(known)} that have a name"
         raise InvalidRequestError.of("concept", f"got none, allowed one with a name: {what}")
