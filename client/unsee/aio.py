@@ -101,7 +101,7 @@ class AsyncClient:
         """Erase a concept and return its adapter; see ``EraseOptions``.
 
         Args:
-            concept: its name, as it stands in prompts.
+            concept: its name, as it stands in prompts; "": what the images show, which are named where a word is clear.
             on_progress: is called with every event.
 
         Raises:

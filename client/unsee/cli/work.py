@@ -18,7 +18,9 @@ from unsee.terminal import notes, out, print_json, reported_errors, shown_progre
 
 def erase(
     context: typer.Context,
-    concept: Annotated[str, typer.Argument(help="Name of what is to be erased, as it stands in prompts.")],
+    concept: Annotated[
+        str, typer.Argument(help="Name of what is to be erased, as it stands in prompts; '': what the pictures show.")
+    ],
     images: Annotated[
         list[Path] | None, typer.Argument(metavar="[IMAGES]...", help="1-16 pictures of it: PNG, JPEG or WebP.")
     ] = None,

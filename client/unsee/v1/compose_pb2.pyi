@@ -69,8 +69,8 @@ class ComposeAdaptersRequest(google.protobuf.message.Message):
     def adapters(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Adapters by name or digest, 2-64, each once, with 64 concepts in all at
         most. Refused: adapters that do not say their concept, or that learned it
-        from images alone, as the learned vectors are not kept. Required, unless
-        `attach` is set.
+        from images alone and found no name for it, as the learned vectors are not
+        kept. Required, unless `attach` is set.
         """
 
     @property

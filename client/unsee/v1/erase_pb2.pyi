@@ -146,7 +146,9 @@ class EraseRequest(google.protobuf.message.Message):
     @property
     def concept(self) -> unsee.v1.common_pb2.Concept:
         """What is to be erased. Required, unless `attach` is set. Without a name, and
-        without synonyms, what the images show: they are inverted to pseudo-words.
+        without synonyms, what the images show: they are inverted to pseudo-words,
+        and where one word of the model's vocabulary clearly explains them best, it
+        becomes the name, and a warning in the report says so.
         """
 
     @property
