@@ -183,11 +183,19 @@ def _share(hits: Iterator[bool]) -> list[int]:
 
 
 def markdown(measured: Sequence[Mapping[str, Any]], command: str) -> str:
-    """Return the lines summed over concepts, a row for each setting, and every concept's own."""
+    """Return the table, and every concept's figures."""
+    rows = ["# Beside an adapter at inference", "", *table(measured, command)]
+    rows += ["", "| concept | setting | UA | attack gone | IRA | near IRA |", "|---" * 6 + "|"]
+    for line in measured:
+        figures = " | ".join(f"{hits} of {of}" for hits, of in (line[key] for key in SHARES))
+        rows.append(f"| {line['concept']} | {line['setting']} | {figures} |")
+    return "\n".join(rows) + "\n"
+
+
+def table(measured: Sequence[Mapping[str, Any]], command: str) -> list[str]:
+    """Return what is measured, and the lines summed over concepts, a row for each setting."""
     concepts = ", ".join(dict.fromkeys(line["concept"] for line in measured))
     rows = [
-        "# Beside an adapter at inference",
-        "",
         f"`{command}`; model {measured[0]['under']['model'][:20]}...; {concepts}, each erased by closed_form. UA: "
         "pictures that ask for the concept by name and do not show it. Attack gone: the same for a pseudo-word of two "
         "tokens that textual inversion learned through the erased encoder. IRA, near IRA: pictures of other objects, "
@@ -201,11 +209,7 @@ def markdown(measured: Sequence[Mapping[str, Any]], command: str) -> str:
         shares = (sum((Share(*line[key]) for line in of), Share(0, 0)) for key in SHARES)
         seconds = float(np.mean([line["seconds_a_picture"] for line in of]))
         rows.append(f"| {setting} | {' | '.join(map(_told, shares))} | {seconds:.2f} |")
-    rows += ["", "| concept | setting | UA | attack gone | IRA | near IRA |", "|---" * 6 + "|"]
-    for line in measured:
-        figures = " | ".join(f"{hits} of {of}" for hits, of in (line[key] for key in SHARES))
-        rows.append(f"| {line['concept']} | {line['setting']} | {figures} |")
-    return "\n".join(rows) + "\n"
+    return rows
 
 
 def _told(share: Share) -> str:

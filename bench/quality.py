@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from bench import cells, judges
+from bench import cells, guards, judges
 from bench.asking import Asked, asked_of
 from bench.budgets import BUDGETS, Budget
 from bench.cells import Cell
@@ -152,7 +152,16 @@ def write(gallery: Gallery, plan: Plan, measured: Sequence[Cell], options: argpa
     grid_path = plan.path.with_suffix(".png")
     picture(gallery, plan, measured).save(grid_path, optimize=True)
     plan.path.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    plan.path.with_suffix(".md").write_text(markdown(content, measured, grid_path.name), encoding="utf-8")
+    beside = _beside(options.results / "guards.json") if options.half == "held-out" else []
+    plan.path.with_suffix(".md").write_text(markdown(content, measured, grid_path.name, beside), encoding="utf-8")
+
+
+def _beside(path: Path) -> list[str]:
+    """Return the table of ``bench.guards``, where it has run."""
+    if not path.exists():
+        return []
+    guards_run = json.loads(path.read_text(encoding="utf-8"))
+    return guards.table(guards_run["lines"], guards_run["command"])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

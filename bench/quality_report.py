@@ -119,8 +119,15 @@ def content_of(cells: Sequence[Cell], *, command: str, about: Mapping[str, Any])
     }
 
 
-def markdown(content: Mapping[str, Any], cells: Sequence[Cell], picture: str) -> str:
-    """Return the report for people; ``picture`` is the grid's file name."""
+def markdown(content: Mapping[str, Any], cells: Sequence[Cell], picture: str, beside: Sequence[str] = ()) -> str:
+    """Return the report for people.
+
+    Args:
+        content: of ``content_of``.
+        cells: what it tells of.
+        picture: the grid's file name.
+        beside: lines of what stands beside an adapter at inference, where that was measured.
+    """
     head = [
         "# Quality of erasing",
         "",
@@ -130,7 +137,8 @@ def markdown(content: Mapping[str, Any], cells: Sequence[Cell], picture: str) ->
         LEGEND,
     ]
     tables = chain.from_iterable(_table(kind, rows) for kind, rows in content["summary"].items())
-    return "\n".join([*head, *tables, *_concepts(cells), "", f"![]({picture})", ""])
+    at_inference = ["", "## Beside an adapter at inference", "", *beside] if beside else []
+    return "\n".join([*head, *tables, *at_inference, *_concepts(cells), "", f"![]({picture})", ""])
 
 
 def _table(kind: str, rows: Mapping[str, Any]) -> list[str]:

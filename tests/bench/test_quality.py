@@ -82,6 +82,16 @@ def test_other_weights_and_a_clip_judge_give_a_table_and_a_grid(run, tmp_path: P
         assert picture.width >= (6 + 6 + 6) * CELL
 
 
+def test_what_stands_beside_an_adapter_is_told_where_it_was_measured(run, tmp_path: Path):
+    shares = {"ua": [9, 10], "attack_gone": [5, 10], "ira": [9, 10], "near": [9, 10]}
+    line = {"concept": "dog", "setting": "guard 1", **shares, "seconds_a_picture": 0.1, "under": {"model": "sha256:m"}}
+    run("--methods", "uce", "--concepts", "dog")
+    assert "## Beside an adapter" not in (tmp_path / "quality_small.md").read_text()
+    (tmp_path / "guards.json").write_text(json.dumps({"command": "python -m bench.guards", "lines": [line]}))
+    run("--methods", "uce", "--concepts", "dog")
+    assert "| guard 1 | 90.0% [" in (tmp_path / "quality_small.md").read_text()
+
+
 def test_a_strip_of_the_grid_that_is_not_kept_is_drawn_anew(run, tmp_path: Path):
     run("--methods", "uce", "--concepts", "dog")
     strip = tmp_path / "cache" / "quality_small" / "dog uce.png"
