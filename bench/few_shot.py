@@ -51,7 +51,8 @@ def erase(pipeline: Pipeline, job: EraseJob, recipe: Recipe) -> tuple[LoraFactor
 def measure(studio: Studio, name: str, *, world_retain: bool) -> Row:
     """Return one concept's row."""
     pipeline, questions = studio.pipeline, questions_of(name)
-    job = erase_job(name, seed=ERASURE_SEED, retain_prompts=world_prompts(name) if world_retain else ())
+    retain_prompts = world_prompts(name) if world_retain else ()
+    job = erase_job(name, method="few_shot_lora", seed=ERASURE_SEED, retain_prompts=retain_prompts)
     before = studio.look_at(name, questions)
     factors, seconds = erase(pipeline, job, RECIPES[job.concept.kind])
     adapter = AppliedAdapter(digest="sha256:" + "0" * 64, factors=factors, weight=1.0)
