@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from unsee_core.encoder import EncoderTail, apply_factors
+from unsee_core.encoder import EncoderTail, apply_factors, hidden_from_vectors
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext
-from unsee_core.pseudo_words import hidden_before_words
+from unsee_core.pseudo_words import prompt_vectors, without_padding
 
 _BATCH = 64
 
@@ -28,14 +28,12 @@ class ChangedEncoder:
         return self._tail.first_layer
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return the prompts' embeddings before and after, each ``(n, L, d)``."""
-        parts = [self.hidden(prompts[i : i + _BATCH]) for i in range(0, len(prompts), _BATCH)]
-        return torch.cat([self.before(part) for part in parts]), torch.cat([self.after(part) for part in parts])
-
-    def hidden(self, prompts: Sequence[str]) -> Tensor:
-        """Return the hidden states that enter the first layer that changes, ``(n, L, d)``."""
-        return hidden_before_words(self._pipeline, prompts, self._words, self._tail.first_layer)
+    def __call__(self, prompts: Sequence[str], *, padded: bool = True) -> tuple[Tensor, Tensor]:
+        """Return the prompts' embeddings before and after, each ``(n, L, d)``; without padding L is 20 or longer."""
+        vectors = prompt_vectors(self._pipeline, prompts, self._words)
+        parts = (vectors if padded else without_padding(self._pipeline, vectors)).split(_BATCH)
+        hidden = [hidden_from_vectors(self._pipeline, part, self.first_layer) for part in parts]
+        return torch.cat([*map(self.before, hidden)]), torch.cat([*map(self.after, hidden)])
 
     def before(self, hidden: Tensor) -> Tensor:
         """Return the unchanged encoder's embeddings of such hidden states."""

@@ -5,12 +5,11 @@ from collections.abc import Generator, Sequence
 from unsee_core.answers import EraseProgress, Report
 from unsee_core.changed_encoder import ChangedEncoder
 from unsee_core.compose import ComposeContext
-from unsee_core.erase_ratio import EraseRatio
+from unsee_core.concept_figures import concept_figures
+from unsee_core.drift import Kept, drift_of
 from unsee_core.lora import LoraFactors
-from unsee_core.metric import cross_attention_metric, seen_distance
+from unsee_core.metric import cross_attention_metric
 from unsee_core.neighbours import MustStay, asked_of, names_of, others_by_distance
-from unsee_core.prompts import held_out_prompts
-from unsee_core.report import Kept, drift_of, shares_of
 
 
 def make_compose_report(
@@ -31,26 +30,25 @@ def make_compose_report(
     erasures, total = context.erasures, len(context.erasures) + 1
     encoder = ChangedEncoder(erasures[0], factors)
     metric = cross_attention_metric(context.pipeline.unet)
-    empty, empty_after = encoder([""])
 
     # 1. Each concept.
     ratios: dict[str, float] = {}
+    drifts: dict[str, float] = {}
     worst = 0.0
     for number, erasure in enumerate(erasures, start=1):
-        ratio, attacked = EraseRatio(erasure, encoder, metric).of_concept()
-        name = erasure.job.concept.name
-        ratios[name], worst = max(ratio, ratios.get(name, 0.0)), max(attacked, worst)
+        found, name = concept_figures(erasure, encoder, metric), erasure.job.concept.name
+        ratios[name] = max(found.erase_ratio, ratios.get(name, 0.0))
+        worst = max(found.worst_erase_ratio, worst)
+        drifts |= found.drifts
         yield EraseProgress("report", number, total)
-    prompts = [prompt for erasure in erasures for prompt in held_out_prompts(erasure.job.concept)]
-    shares, _ = shares_of(metric, *encoder(prompts), empty)
 
     # 2. What must stay.
-    kept = Kept(context.pipeline, encoder, metric, empty, _must_stay(context, stored))
+    kept = Kept(context.pipeline, encoder, metric, _must_stay(context, stored))
     yield EraseProgress("report", total, total)
     return Report(
-        concept_drift=drift_of(shares, prompts),
+        concept_drift=drift_of(drifts),
         retain_drift=kept.drift,
-        empty_drift=float(seen_distance(metric, empty_after, empty)) / kept.median_distance,
+        empty_drift=kept.empty_drift,
         image_loss_before=None,
         image_loss_after=None,
         phase_seconds={},

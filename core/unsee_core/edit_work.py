@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from unsee_core.adapter import AdapterMetadata
-from unsee_core.answers import EraseCompleted, EraseProgress, Manifest, ReportImage
+from unsee_core.answers import EraseCompleted, EraseProgress, Manifest, Phase, ReportImage
 from unsee_core.compose import METHOD as COMPOSE
 from unsee_core.compose import ComposeContext, compose
 from unsee_core.compose_report import make_compose_report
@@ -35,28 +35,33 @@ class AdapterWork(ABC):
     def __init__(self, library: AdapterLibrary) -> None:
         self._library = library
         self._seconds: dict[str, float] = {}
+        self._counted = time.perf_counter()
         self._phase_began: dict[str, float] = {}
         self._steps = self._run()
         self.is_done = False
 
     def step(self) -> EraseProgress | ReportImage | EraseCompleted:
         """Do one step and return what it led to; EraseCompleted is the last."""
-        began = time.perf_counter()
+        self._counted = time.perf_counter()
         try:
             event = next(self._steps)
         except StopIteration as end:
             self.is_done = True
             return EraseCompleted(end.value)
         if isinstance(event, ReportImage):
-            self._seconds["draw"] += time.perf_counter() - began
+            self._count("draw")
             return event
-        phase = event.phase
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - began
+        self._count(event.phase)
         return replace(event, eta_s=self._eta_s(event))
 
     @abstractmethod
     def _run(self) -> Generator[EraseProgress | ReportImage, None, Manifest]:
         """Do all of it, yielding after every step, and return what was stored."""
+
+    def _count(self, phase: Phase) -> None:
+        """Add the seconds since they were counted last to a phase."""
+        counted, self._counted = self._counted, time.perf_counter()
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + self._counted - counted
 
     def _eta_s(self, event: EraseProgress) -> float | None:
         began = self._phase_began.setdefault(event.phase, time.perf_counter())
@@ -83,6 +88,7 @@ class EraseWork(AdapterWork):
             context = yield from named_by_images(context)
         job = context.job
         erasure = yield from METHODS[settings.method].run(context)
+        self._count("train")  # what came after the last of its steps
         factors = erasure.factors
         report = yield from make_report(context, factors, self._library.concept_names())
         integrity, images = (yield from draw_for_report(context, factors)) if job.report_images else (None, ())
@@ -123,6 +129,7 @@ class ComposeWork(AdapterWork):
     def _run(self) -> Generator[EraseProgress, None, Manifest]:
         context, job = self._context, self._context.job
         erasure = yield from compose(context)
+        self._count("train")
         report = yield from make_compose_report(context, erasure.factors, self._library.concept_names())
         anchors = {f"anchor {i}": one.anchor for i, one in enumerate(context.concepts) if one.anchor}
         metadata = AdapterMetadata(

@@ -60,6 +60,11 @@ def token_vectors(pipeline: Pipeline, input_ids: Tensor) -> Tensor:
     return vectors
 
 
+def end_vector(pipeline: Pipeline) -> Tensor:
+    """Return the vector of the token that ends a prompt, ``(d,)`` float32."""
+    return token_vectors(pipeline, torch.tensor(pipeline.tokenizer.eos_token_id)).float()
+
+
 def with_positions(pipeline: Pipeline, vectors: Tensor) -> Tensor:
     """Return the hidden states that enter the first layer, ``(B, L, d)``, from tokens' vectors; gradients flow.
 

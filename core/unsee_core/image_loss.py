@@ -10,7 +10,7 @@ from torch import Tensor
 from unsee_core.images import to_pixels
 from unsee_core.pipeline import Pipeline
 
-LEAST_NOISE, MOST_NOISE = 0.2, 0.5  # timesteps, as a share of all: there a wrong word costs more than no word
+_LEAST_NOISE, _MOST_NOISE = 0.2, 0.5  # timesteps, as a share of all
 
 
 @torch.no_grad()
@@ -68,6 +68,11 @@ class ImageLoss:
     def num_timesteps(self) -> int:
         """Timesteps that the model was trained with."""
         return self._denoiser.num_timesteps
+
+    def little_noise(self, count: int) -> Tensor:
+        """Return timesteps ``(count,)``, in order, evenly over where a wrong word costs more than no word."""
+        shares = _LEAST_NOISE + (torch.arange(count) + 0.5) / count * (_MOST_NOISE - _LEAST_NOISE)
+        return (shares * self.num_timesteps).long()
 
     def __call__(self, latents: Tensor, noise: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
         """Return each row's mean squared error, ``(B,)`` float32.

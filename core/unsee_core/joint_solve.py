@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unsee_core.alignment import NEAR_PADDING, Reach, align
 from unsee_core.answers import EraseProgress
-from unsee_core.encoder import KEY_PREFIX, EncoderTail, hidden_from_vectors, token_vectors
+from unsee_core.encoder import KEY_PREFIX, EncoderTail, end_vector, hidden_from_vectors
 from unsee_core.least_squares import low_rank, solve_change
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.metric import cross_attention_metric
@@ -118,8 +118,7 @@ def led_states(
 ) -> list[States]:
     """Return the states of prompts and of what each becomes; weights sum to 1 over all."""
     prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*pairs, strict=True))
-    end = token_vectors(pipeline, torch.tensor(pipeline.tokenizer.eos_token_id)).float()
-    alignment = align(prompts, becomes, end)
+    alignment = align(prompts, becomes, end_vector(pipeline))
     needed = (alignment.ends + 1 + NEAR_PADDING // 2).tolist()
     all_weights, states = alignment.weights(reach), []
     for group in cut_groups(needed, prompts.shape[1], LED_CUTS):

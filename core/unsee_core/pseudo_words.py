@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unsee_core.encoder import hidden_from_vectors, token_vectors, tokenize
+from unsee_core.encoder import end_vector, hidden_from_vectors, token_vectors, tokenize
 from unsee_core.pipeline import Pipeline
 
+_SHORTEST = 20  # positions
 _PLACEHOLDER = re.compile(r"<images-\d+>\Z")
 
 
@@ -50,6 +51,16 @@ def prompt_vectors(pipeline: Pipeline, prompts: Sequence[str], words: Sequence[P
         return vectors
     told = torch.stack([_vectors(pipeline, prompt, by_placeholder) for prompt in rows.values()])
     return vectors.index_copy(0, torch.tensor(list(rows), device=vectors.device), told)
+
+
+def without_padding(pipeline: Pipeline, vectors: Tensor) -> Tensor:
+    """Return prompts' vectors ``(B, L, d)`` without the positions that are padding of all: 20 are left at least.
+
+    Later padding tells nothing more: positions see only those before them.
+    """
+    is_end = (vectors == end_vector(pipeline)).all(-1)
+    longest = int(is_end.float().argmax(1).max()) + 2
+    return vectors[:, : max(_SHORTEST, longest)]
 
 
 def hidden_before_words(pipeline: Pipeline, prompts: Sequence[str], words: Sequence[PseudoWord], layer: int) -> Tensor:

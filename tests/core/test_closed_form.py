@@ -11,9 +11,9 @@ from torch.func import functional_call
 
 from unsee_core.answers import EraseProgress
 from unsee_core.changed_encoder import ChangedEncoder
+from unsee_core.concept_figures import concept_figures
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
 from unsee_core.erase_pairs import erase_pairs, led_pairs, pairs_of
-from unsee_core.erase_ratio import EraseRatio
 from unsee_core.errors import InvalidRequestError
 from unsee_core.held import LEAST_STRENGTH, STRENGTHS
 from unsee_core.job import AnchoredConcept, Concept, EraseJob
@@ -50,8 +50,7 @@ def ratio(pipeline: Pipeline, factors: LoraFactors, concept: Concept) -> float:
     """Return how much of a concept is left in templates that no solve saw."""
     job = EraseJob(concept, method="closed_form")
     context = EraseContext(pipeline, job, (), check_job(job, pipeline))
-    left, _ = EraseRatio(context, ChangedEncoder(context, factors), cross_attention_metric(pipeline.unet)).of_concept()
-    return left
+    return concept_figures(context, ChangedEncoder(context, factors), cross_attention_metric(pipeline.unet)).erase_ratio
 
 
 def drift(pipeline: Pipeline, factors: LoraFactors, *prompts: str) -> float:
@@ -68,7 +67,7 @@ def drift(pipeline: Pipeline, factors: LoraFactors, *prompts: str) -> float:
 def templates_that_the_model_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the held-out templates the first two: the embedded model knows no engravings and no rain."""
     readable = {kind: templates[:2] for kind, templates in HELD_OUT.items()}
-    monkeypatch.setattr("unsee_core.erase_ratio.HELD_OUT", readable)
+    monkeypatch.setattr("unsee_core.concept_figures.HELD_OUT", readable)
 
 
 @pytest.fixture(scope="module")

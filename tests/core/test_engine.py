@@ -3,6 +3,7 @@
 import hashlib
 import io
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from unsee_core.errors import (
 )
 from unsee_core.job import AdapterRef, Concept, EraseJob, GenerateJob, Limits
 from unsee_core.lanes import Event
+from unsee_core.methods import closed_form
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterStore
 
@@ -120,6 +122,20 @@ def test_an_erasure_from_images_alone_learns_and_names_what_they_show(
     assert completed.manifest.name.startswith(name)
     assert completed.manifest.report is not None
     assert told in completed.manifest.report.warnings[0]
+
+
+def test_what_a_method_does_after_its_last_step_counts_as_its_own_and_not_as_the_reports(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose_late(*_: object) -> float:
+        time.sleep(2)
+        return 1.0
+
+    monkeypatch.setattr(closed_form, "choose_strength", choose_late)
+    (completed,) = Caller(engine, EraseJob(Concept("cat"), method="closed_form")).wait().of(EraseCompleted)
+    seconds = completed.manifest.report.phase_seconds
+    assert seconds["train"] > 2
+    assert seconds["report"] < seconds["train"]
 
 
 @pytest.mark.parametrize("concept", [("", ()), (" ", ()), ("", ("kitten",))])

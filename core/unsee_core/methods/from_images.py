@@ -26,7 +26,7 @@ from torch import Tensor
 from unsee_core.answers import EraseProgress
 from unsee_core.conditioning import Conditioner
 from unsee_core.encoder import EncoderTail, with_positions
-from unsee_core.image_loss import LEAST_NOISE, MOST_NOISE, ImageLoss, encode_latents
+from unsee_core.image_loss import ImageLoss, encode_latents
 from unsee_core.inversion import Budget, Inversion, InversionProgress, invert
 from unsee_core.job import Concept, ConceptKind
 from unsee_core.methods.base import EraseContext
@@ -151,9 +151,7 @@ class _Rows:
         self._conditioner, self._image_loss = Conditioner(pipeline), ImageLoss(pipeline)
         self._latents = latents[torch.arange(rows) % len(latents)]
         self._noise = torch.randn(self._latents.shape, generator=generator)
-        shares = LEAST_NOISE + (torch.arange(rows) + 0.5) / rows * (MOST_NOISE - LEAST_NOISE)
-        timesteps = (shares * self._image_loss.num_timesteps).long()
-        self._timesteps = timesteps[torch.randperm(rows, generator=generator)]
+        self._timesteps = self._image_loss.little_noise(rows)[torch.randperm(rows, generator=generator)]
 
     @torch.no_grad()
     def loss(self, prompt: str) -> float:
