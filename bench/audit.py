@@ -35,13 +35,14 @@ from unsee_core.job import EraseJob, Limits
 from unsee_core.methods import METHODS
 from unsee_core.pipeline import Pipeline, load_pipeline
 
+HARDENING = ("harden", "random_prefixes")
 SIDES = ("unedited", "adapter", "control")
 FIELDS = ("inversion_steps", "prompt_steps", "noise_steps", "restarts", "pictures", "drawing_steps")
 
 
 def audited(pipeline: Pipeline, judge: Judge, name: str, method: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return one concept's line: what each attack reached, and the seconds to the first row and to the end."""
-    edited = edit(pipeline, method, erasing(name, method, options.harden))
+    edited = edit(pipeline, method, erasing(name, method, options))
     (adapter,) = edited.model.adapters
     job = AuditJob(
         "audited",
@@ -81,10 +82,10 @@ def audited(pipeline: Pipeline, judge: Judge, name: str, method: str, options: a
     }
 
 
-def erasing(name: str, method: str, harden: int) -> EraseJob:
+def erasing(name: str, method: str, options: argparse.Namespace) -> EraseJob:
     """Return the erasure that is audited."""
-    job = job_of(name, method)
-    return replace(job, options={"harden": harden}) if harden else job
+    chosen = {option: value for option in HARDENING if (value := getattr(options, option))}
+    return replace(job_of(name, method), options=chosen)
 
 
 def finished(steps: Generator[AuditStep, None, AuditReport]) -> tuple[AuditReport, float]:
@@ -159,7 +160,10 @@ def _row(line: Mapping[str, Any]) -> str:
         + ("" if row["counts"] else " (does not count)")
         for row in line["rows"]
     )
-    method = line["method"] + (f", harden {line['harden']}" if line["harden"] else "")
+    chosen = ((option, line[option]) for option in HARDENING if line[option])
+    method = ", ".join(
+        [line["method"], *(option if value is True else f"{option} {value}" for option, value in chosen)]
+    )
     agrees = Share(**line["agreement"])
     figures = f"{line['seconds']} | {line['first_row_s']} | {agrees.hits} of {agrees.of}"
     return f"| {line['concept']} | {method} | {figures} | {rows} |"
@@ -177,6 +181,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--concepts", nargs="+", help="only these of the half; default: its first four and its looks")
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["closed_form"])
     parser.add_argument("--harden", type=int, default=0, help="rounds of closed_form's hardening")
+    parser.add_argument("--random-prefixes", action="store_true", help="closed_form leads prompts behind those, too")
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=[], help="only these")
     parser.add_argument("--inversion-tokens", nargs="+", type=int)
     for field in FIELDS:
@@ -189,8 +194,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.concepts = options.concepts or [*OBJECT_HALVES[options.half][:4], *LOOK_HALVES[options.half]]
     if unknown := [name for name in options.concepts if name not in known]:
         parser.error(f"--concepts: got {unknown[0]!r}, allowed those of the {options.half} half: {', '.join(known)}")
-    if options.harden and options.methods != ["closed_form"]:
-        parser.error("--harden: allowed with --methods closed_form alone")
+    chosen = [f"--{option.replace('_', '-')}" for option in HARDENING if getattr(options, option)]
+    if chosen and options.methods != ["closed_form"]:
+        parser.error(f"{chosen[0]}: allowed with --methods closed_form alone")
     return options
 
 
@@ -200,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pipeline, judge = load_pipeline(options.model, device="cpu", dtype="float32"), OwnJudge()
     path = options.results / "audit.jsonl"
     under = {
-        "harden": options.harden,
+        **{option: getattr(options, option) for option in HARDENING},
         "attacks": list(options.attacks or ATTACKS),
         "budget": json.loads(json.dumps(asdict(budget_of(options)))),
         "seed": options.seed,
@@ -210,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = []
     for method in options.methods:
         for name in options.concepts:
-            settings = asdict(settings_of(pipeline, method, erasing(name, method, options.harden)))
+            settings = asdict(settings_of(pipeline, method, erasing(name, method, options)))
             key = {"concept": name, "method": method, **under, "settings": settings, "recipe": recipe_of(method)}
             known = [one for one in lines.read(path) if {field: one.get(field) for field in key} == key]
             if not known:

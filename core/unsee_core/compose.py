@@ -97,8 +97,9 @@ def compose(context: ComposeContext) -> MethodRun:
 
     # 2. What is led.
     led = []
-    counts = {"beside": recipe.beside, "in_looks": recipe.in_looks}
-    pairs_of_all = led_pairs(context.concepts, named, pipeline.vocabulary, **counts)
+    pairs_of_all = led_pairs(
+        context.concepts, named, pipeline.vocabulary, beside=recipe.beside, in_looks=recipe.in_looks
+    )
     for number, pairs in enumerate(pairs_of_all, start=2):
         led += led_states(pipeline, pairs, (), tail.first_layer)
         yield EraseProgress("prepare", number, total)

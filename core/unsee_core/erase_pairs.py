@@ -35,7 +35,13 @@ _OF_THINGS = (
 
 
 def erase_pairs(
-    concept: Concept, anchor: str, vocabulary: Vocabulary, *, beside: int, in_looks: int = 1
+    concept: Concept,
+    anchor: str,
+    vocabulary: Vocabulary,
+    *,
+    beside: int,
+    in_looks: int = 1,
+    prefixes: Sequence[str] = (),
 ) -> tuple[tuple[str, str], ...]:
     """Return pairs of a prompt and what it is to become, for the name and every synonym.
 
@@ -48,12 +54,14 @@ def erase_pairs(
         vocabulary: of the model, without other names of the concept.
         beside: prompts with another thing, for each word.
         in_looks: templates, 1-3, in which each word stands in every look.
+        prefixes: each stands before a template of each word, which take turns.
     """
     pairs: dict[str, str] = {}
     for word in concept.words:
         for prompt, becomes in (
             *_templates(concept, word, anchor),
             *_contexts(concept, word, anchor, vocabulary, beside, in_looks),
+            *_behind(prefixes, tuple(_templates(concept, word, anchor))),
         ):
             pairs.setdefault(" ".join(prompt.split()), " ".join(becomes.split()))
     return tuple(pairs.items())
@@ -66,6 +74,7 @@ def led_pairs(
     *,
     beside: int,
     in_looks: int = 1,
+    prefixes: Sequence[str] = (),
 ) -> list[tuple[tuple[str, str], ...]]:
     """Return each concept's pairs of a prompt and what it is to become, which names none of the concepts.
 
@@ -77,6 +86,7 @@ def led_pairs(
         vocabulary: of the model.
         beside: prompts with another thing, for each word of a concept.
         in_looks: templates, 1-3, in which each word of a thing stands in every look.
+        prefixes: each stands before a template of each word; not those that name a concept.
     """
     others = replace(
         vocabulary,
@@ -86,7 +96,7 @@ def led_pairs(
     led = []
     for one in concepts:
         naming = Naming({name for name in named if name not in one.anchor.lower()}, vocabulary)
-        pairs = erase_pairs(one.concept, one.anchor, others, beside=beside, in_looks=in_looks)
+        pairs = erase_pairs(one.concept, one.anchor, others, beside=beside, in_looks=in_looks, prefixes=prefixes)
         led.append(tuple(pair for pair in pairs if naming.first_in(pair[1]) is None))
     return led
 
@@ -106,6 +116,12 @@ def _filled(concept: Concept, word: str, anchor: str, templates: Sequence[str]) 
         thing = THINGS[i % len(THINGS)]
         rest = template if anchor.strip() else _without(template, is_style=concept.kind == "style")
         yield _fill(template, word, thing), _fill(rest, anchor or "", thing)
+
+
+def _behind(prefixes: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for i, prefix in enumerate(prefixes):
+        prompt, becomes = pairs[i % len(pairs)]
+        yield f"{prefix} {prompt}", f"{prefix} {becomes}"
 
 
 def _contexts(

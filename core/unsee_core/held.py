@@ -15,6 +15,7 @@ from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.naming import Naming
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import hidden_before_words
+from unsee_core.random_prefixes import HELD, behind_prefixes
 from unsee_core.retained import known_parts, vocabulary_prompts
 
 REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
@@ -35,6 +36,8 @@ def held_rows(
 ) -> list[States]:
     """Return what stays: the vocabulary's prompts without any of the names, those requested, the empty one.
 
+    With ``recipe.prefixes`` some of the vocabulary's behind random prefixes, too.
+
     Args:
         pipeline: the resident model; read only.
         named: what is erased, in lower case.
@@ -45,8 +48,9 @@ def held_rows(
     """
     naming = Naming(named, pipeline.vocabulary)
     prompts = vocabulary_prompts(pipeline.vocabulary)
+    prompts += behind_prefixes(pipeline, prompts, HELD * recipe.prefixes)
     kept = {i for i, prompt in enumerate(prompts) if naming.first_in(prompt) is None}
-    vocabulary = [part.of(kept, is_changed=is_changed) for part in known_parts(pipeline, layer)]
+    vocabulary = [part.of(kept, is_changed=is_changed) for part in known_parts(pipeline, layer, prompts)]
     count = sum(len(part.now) for part in vocabulary)
     shares = [count, REQUESTED * len(requested), recipe.empty_rows]
     weights = [recipe.retain_weight * share / sum(shares) for share in shares]

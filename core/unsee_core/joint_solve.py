@@ -47,6 +47,7 @@ class Recipe:
         reach: the last positions that are led: a prompt's words, the end token too, or the padding too.
         beside: prompts with another thing, for each of a concept's words.
         in_looks: templates, 1-3, in which a concept stands in every look.
+        prefixes: prompts behind random tokens, for each of a concept's words; twice as many are held.
     """
 
     layers: int = 3
@@ -58,6 +59,7 @@ class Recipe:
     reach: Reach = "padding"
     beside: int = 48
     in_looks: int = 1
+    prefixes: int = 0
 
 
 @dataclass

@@ -48,7 +48,7 @@ def vocabulary_prompts(vocabulary: Vocabulary) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class KnownPart:
-    """Some of ``vocabulary_prompts`` on their way through the resident encoder's last layers, in float32.
+    """Some prompts on their way through the resident encoder's last layers, in float32.
 
     Attributes:
         numbers: of the prompts.
@@ -69,13 +69,12 @@ class KnownPart:
         return States.held(now, known, self.keys[rows])
 
 
-def known_parts(pipeline: Pipeline, layer: int) -> tuple[KnownPart, ...]:
-    """Return the vocabulary's prompts from a layer on: in the groups of ``cut_groups``.
+def known_parts(pipeline: Pipeline, layer: int, texts: Sequence[str]) -> tuple[KnownPart, ...]:
+    """Return prompts that do not depend on a job from a layer on: in the groups of ``cut_groups``.
 
-    Kept in memory for every text encoder, vocabulary and layer; what enters the layer is kept in the pipeline's cache
+    Kept in memory for every text encoder, prompts and layer; what enters the layer is kept in the pipeline's cache
     folder, too, where it has one.
     """
-    texts = vocabulary_prompts(pipeline.vocabulary)
     facts = [pipeline.digests.text_encoder, pipeline.digests.tokenizer, str(pipeline.dtype), str(layer), *texts]
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
     with _lock:

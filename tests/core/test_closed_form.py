@@ -161,6 +161,21 @@ def test_words_learned_from_images_are_erased_too(pipeline: Pipeline, monkeypatc
         assert not torch.equal(plain.factors.pairs[last].a, other.factors.pairs[last].a)
 
 
+def test_random_prefixes_let_less_of_the_concept_through_behind_other_words(
+    pipeline: Pipeline, no_cat: LoraFactors
+) -> None:
+    prefixed = finish(a_context(pipeline, options={"random_prefixes": True}))[0].factors
+    behind = ("octopus pen peach cake", "background drawing panda spaceship panda", "lion nch rose lion", "house at at")
+    metric = cross_attention_metric(pipeline.unet)
+    left = []
+    for factors in (no_cat, prefixed):
+        encoder = ChangedEncoder(a_context(pipeline), factors)
+        before, after = encoder([f"{words} a photo of a cat" for words in behind])
+        without, _ = encoder([f"{words} a photo" for words in behind])
+        left.append(float((seen_distance(metric, after, without) / seen_distance(metric, before, without)).mean()))
+    assert left[1] < 0.9 * left[0]
+
+
 def test_pairs_say_what_each_prompt_becomes() -> None:
     pairs = dict(erase_pairs(Concept("cat"), "", OTHERS, beside=2))
     assert pairs["a photo of a cat"] == "a photo"

@@ -104,7 +104,9 @@ def test_where_the_whole_vocabulary_is_erased_the_empty_prompt_alone_is_held(pip
 def entering(pipeline: Pipeline) -> torch.Tensor:
     """Return what enters layer 1 of the vocabulary's prompts as far as all of them are kept, in their order."""
     rows = {
-        n: row[:8] for part in known_parts(pipeline, 1) for n, row in zip(part.numbers, part.states[0], strict=True)
+        n: row[:8]
+        for part in known_parts(pipeline, 1, vocabulary_prompts(pipeline.vocabulary))
+        for n, row in zip(part.numbers, part.states[0], strict=True)
     }
     return torch.stack([rows[number] for number in range(len(rows))])
 
@@ -125,7 +127,7 @@ def test_states_are_computed_once_and_found_again_by_another_process(
 
 def test_what_is_known_of_the_layers_is_what_they_make_of_the_vocabulary(tiny_pipeline: Pipeline) -> None:
     tail = EncoderTail(tiny_pipeline, 1)
-    for part in known_parts(tiny_pipeline, 1):
+    for part in known_parts(tiny_pipeline, 1, vocabulary_prompts(tiny_pipeline.vocabulary)):
         hidden = part.states[0]
         torch.testing.assert_close(part.keys, tail.mlp_keys(1, hidden)[0])
         for layer, after in enumerate(part.states[1:], start=1):

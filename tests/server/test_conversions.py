@@ -56,6 +56,7 @@ VALUES: dict[str, Any] = {
     **{f"{method}.drawing_steps": 4 for method in ("ablation", "sdd", "surgical", "reward")},
     "closed_form.image_words": 1,
     "closed_form.harden": 1,
+    "closed_form.random_prefixes": True,
     "ablation.pictures": 4,
     "surgical.pictures": 4,
     "sdd.ema_decay": 0.5,

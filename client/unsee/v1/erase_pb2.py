@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from unsee.v1 import common_pb2 as unsee_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14unsee/v1/erase.proto\x12\x08unsee.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15unsee/v1/common.proto\"\xa4\x06\n\x0c\x45raseRequest\x12\"\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x11.unsee.v1.Concept\x12\x0e\n\x06images\x18\x02 \x03(\x0c\x12\x13\n\x06\x61nchor\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x16\n\x0eretain_prompts\x18\x04 \x03(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x15\n\x08strength\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x11\n\x04rank\x18\x07 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05steps\x18\x08 \x01(\rH\x04\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x03H\x05\x88\x01\x01\x12\x14\n\x0c\x61\x64\x61pter_name\x18\n \x01(\t\x12\x0f\n\x07replace\x18\x0b \x01(\x08\x12\x32\n\x06labels\x18\x0c \x03(\x0b\x32\".unsee.v1.EraseRequest.LabelsEntry\x12\x12\n\nrequest_id\x18\r \x01(\t\x12\x0e\n\x06\x61ttach\x18\x0e \x01(\x08\x12\x35\n\rfew_shot_lora\x18\x0f \x01(\x0b\x32\x1c.unsee.v1.FewShotLoraOptionsH\x00\x12\x32\n\x0b\x63losed_form\x18\x10 \x01(\x0b\x32\x1b.unsee.v1.ClosedFormOptionsH\x00\x12-\n\x08\x61\x62lation\x18\x11 \x01(\x0b\x32\x19.unsee.v1.AblationOptionsH\x00\x12#\n\x03sdd\x18\x12 \x01(\x0b\x32\x14.unsee.v1.SddOptionsH\x00\x12-\n\x08surgical\x18\x13 \x01(\x0b\x32\x19.unsee.v1.SurgicalOptionsH\x00\x12)\n\x06reward\x18\x14 \x01(\x0b\x32\x17.unsee.v1.RewardOptionsH\x00\x12\x19\n\x11\x61\x64\x61pters_in_force\x18\x15 \x03(\t\x12\x15\n\rreport_images\x18\x16 \x01(\r\x12\x13\n\x0bkeep_images\x18\x17 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0emethod_optionsB\t\n\x07_anchorB\x0b\n\t_strengthB\x07\n\x05_rankB\x08\n\x06_stepsB\x07\n\x05_seed\"h\n\x12\x46\x65wShotLoraOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10train_final_norm\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\t\n\x07_layersB\x13\n\x11_train_final_norm\"}\n\x11\x43losedFormOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0bimage_words\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x06harden\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\t\n\x07_layersB\x0e\n\x0c_image_wordsB\t\n\x07_harden\"\x83\x01\n\x0f\x41\x62lationOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08pictures\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1a\n\rdrawing_steps\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\t\n\x07_layersB\x0b\n\t_picturesB\x10\n\x0e_drawing_steps\"\x80\x01\n\nSddOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rdrawing_steps\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x16\n\tema_decay\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\t\n\x07_layersB\x10\n\x0e_drawing_stepsB\x0c\n\n_ema_decay\"\x83\x01\n\x0fSurgicalOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08pictures\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1a\n\rdrawing_steps\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\t\n\x07_layersB\x0b\n\t_picturesB\x10\n\x0e_drawing_steps\"]\n\rRewardOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rdrawing_steps\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\t\n\x07_layersB\x10\n\x0e_drawing_steps\"\xc5\x01\n\rEraseResponse\x12\'\n\x06queued\x18\x01 \x01(\x0b\x32\x15.unsee.v1.EraseQueuedH\x00\x12+\n\x08progress\x18\x02 \x01(\x0b\x32\x17.unsee.v1.EraseProgressH\x00\x12-\n\tcompleted\x18\x03 \x01(\x0b\x32\x18.unsee.v1.EraseCompletedH\x00\x12&\n\x05image\x18\x04 \x01(\x0b\x32\x15.unsee.v1.ReportImageH\x00\x42\x07\n\x05\x65vent\"3\n\x0b\x45raseQueued\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\"\xdd\x01\n\rEraseProgress\x12#\n\x05phase\x18\x01 \x01(\x0e\x32\x14.unsee.v1.ErasePhase\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\r\n\x05total\x18\x03 \x01(\r\x12\x33\n\x06losses\x18\x04 \x03(\x0b\x32#.unsee.v1.EraseProgress.LossesEntry\x12&\n\x03\x65ta\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLossesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"4\n\x0e\x45raseCompleted\x12\"\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x11.unsee.v1.Adapter*\x9f\x01\n\nErasePhase\x12\x1b\n\x17\x45RASE_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45RASE_PHASE_PREPARE\x10\x01\x12\x15\n\x11\x45RASE_PHASE_TRAIN\x10\x02\x12\x16\n\x12\x45RASE_PHASE_REPORT\x10\x03\x12\x16\n\x12\x45RASE_PHASE_HARDEN\x10\x04\x12\x14\n\x10\x45RASE_PHASE_DRAW\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14unsee/v1/erase.proto\x12\x08unsee.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15unsee/v1/common.proto\"\xa4\x06\n\x0c\x45raseRequest\x12\"\n\x07\x63oncept\x18\x01 \x01(\x0b\x32\x11.unsee.v1.Concept\x12\x0e\n\x06images\x18\x02 \x03(\x0c\x12\x13\n\x06\x61nchor\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x16\n\x0eretain_prompts\x18\x04 \x03(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x15\n\x08strength\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x11\n\x04rank\x18\x07 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05steps\x18\x08 \x01(\rH\x04\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x03H\x05\x88\x01\x01\x12\x14\n\x0c\x61\x64\x61pter_name\x18\n \x01(\t\x12\x0f\n\x07replace\x18\x0b \x01(\x08\x12\x32\n\x06labels\x18\x0c \x03(\x0b\x32\".unsee.v1.EraseRequest.LabelsEntry\x12\x12\n\nrequest_id\x18\r \x01(\t\x12\x0e\n\x06\x61ttach\x18\x0e \x01(\x08\x12\x35\n\rfew_shot_lora\x18\x0f \x01(\x0b\x32\x1c.unsee.v1.FewShotLoraOptionsH\x00\x12\x32\n\x0b\x63losed_form\x18\x10 \x01(\x0b\x32\x1b.unsee.v1.ClosedFormOptionsH\x00\x12-\n\x08\x61\x62lation\x18\x11 \x01(\x0b\x32\x19.unsee.v1.AblationOptionsH\x00\x12#\n\x03sdd\x18\x12 \x01(\x0b\x32\x14.unsee.v1.SddOptionsH\x00\x12-\n\x08surgical\x18\x13 \x01(\x0b\x32\x19.unsee.v1.SurgicalOptionsH\x00\x12)\n\x06reward\x18\x14 \x01(\x0b\x32\x17.unsee.v1.RewardOptionsH\x00\x12\x19\n\x11\x61\x64\x61pters_in_force\x18\x15 \x03(\t\x12\x15\n\rreport_images\x18\x16 \x01(\r\x12\x13\n\x0bkeep_images\x18\x17 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0emethod_optionsB\t\n\x07_anchorB\x0b\n\t_strengthB\x07\n\x05_rankB\x08\n\x06_stepsB\x07\n\x05_seed\"h\n\x12\x46\x65wShotLoraOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10train_final_norm\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\t\n\x07_layersB\x13\n\x11_train_final_norm\"\xaf\x01\n\x11\x43losedFormOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0bimage_words\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x06harden\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1c\n\x0frandom_prefixes\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\t\n\x07_layersB\x0e\n\x0c_image_wordsB\t\n\x07_hardenB\x12\n\x10_random_prefixes\"\x83\x01\n\x0f\x41\x62lationOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08pictures\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1a\n\rdrawing_steps\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\t\n\x07_layersB\x0b\n\t_picturesB\x10\n\x0e_drawing_steps\"\x80\x01\n\nSddOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rdrawing_steps\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x16\n\tema_decay\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\t\n\x07_layersB\x10\n\x0e_drawing_stepsB\x0c\n\n_ema_decay\"\x83\x01\n\x0fSurgicalOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08pictures\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1a\n\rdrawing_steps\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\t\n\x07_layersB\x0b\n\t_picturesB\x10\n\x0e_drawing_steps\"]\n\rRewardOptions\x12\x13\n\x06layers\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rdrawing_steps\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\t\n\x07_layersB\x10\n\x0e_drawing_steps\"\xc5\x01\n\rEraseResponse\x12\'\n\x06queued\x18\x01 \x01(\x0b\x32\x15.unsee.v1.EraseQueuedH\x00\x12+\n\x08progress\x18\x02 \x01(\x0b\x32\x17.unsee.v1.EraseProgressH\x00\x12-\n\tcompleted\x18\x03 \x01(\x0b\x32\x18.unsee.v1.EraseCompletedH\x00\x12&\n\x05image\x18\x04 \x01(\x0b\x32\x15.unsee.v1.ReportImageH\x00\x42\x07\n\x05\x65vent\"3\n\x0b\x45raseQueued\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\"\xdd\x01\n\rEraseProgress\x12#\n\x05phase\x18\x01 \x01(\x0e\x32\x14.unsee.v1.ErasePhase\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\r\n\x05total\x18\x03 \x01(\r\x12\x33\n\x06losses\x18\x04 \x03(\x0b\x32#.unsee.v1.EraseProgress.LossesEntry\x12&\n\x03\x65ta\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLossesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"4\n\x0e\x45raseCompleted\x12\"\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x11.unsee.v1.Adapter*\x9f\x01\n\nErasePhase\x12\x1b\n\x17\x45RASE_PHASE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45RASE_PHASE_PREPARE\x10\x01\x12\x15\n\x11\x45RASE_PHASE_TRAIN\x10\x02\x12\x16\n\x12\x45RASE_PHASE_REPORT\x10\x03\x12\x16\n\x12\x45RASE_PHASE_HARDEN\x10\x04\x12\x14\n\x10\x45RASE_PHASE_DRAW\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,32 +37,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ERASEREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_ERASEPROGRESS_LOSSESENTRY']._loaded_options = None
   _globals['_ERASEPROGRESS_LOSSESENTRY']._serialized_options = b'8\001'
-  _globals['_ERASEPHASE']._serialized_start=2155
-  _globals['_ERASEPHASE']._serialized_end=2314
+  _globals['_ERASEPHASE']._serialized_start=2206
+  _globals['_ERASEPHASE']._serialized_end=2365
   _globals['_ERASEREQUEST']._serialized_start=90
   _globals['_ERASEREQUEST']._serialized_end=894
   _globals['_ERASEREQUEST_LABELSENTRY']._serialized_start=779
   _globals['_ERASEREQUEST_LABELSENTRY']._serialized_end=824
   _globals['_FEWSHOTLORAOPTIONS']._serialized_start=896
   _globals['_FEWSHOTLORAOPTIONS']._serialized_end=1000
-  _globals['_CLOSEDFORMOPTIONS']._serialized_start=1002
-  _globals['_CLOSEDFORMOPTIONS']._serialized_end=1127
-  _globals['_ABLATIONOPTIONS']._serialized_start=1130
-  _globals['_ABLATIONOPTIONS']._serialized_end=1261
-  _globals['_SDDOPTIONS']._serialized_start=1264
-  _globals['_SDDOPTIONS']._serialized_end=1392
-  _globals['_SURGICALOPTIONS']._serialized_start=1395
-  _globals['_SURGICALOPTIONS']._serialized_end=1526
-  _globals['_REWARDOPTIONS']._serialized_start=1528
-  _globals['_REWARDOPTIONS']._serialized_end=1621
-  _globals['_ERASERESPONSE']._serialized_start=1624
-  _globals['_ERASERESPONSE']._serialized_end=1821
-  _globals['_ERASEQUEUED']._serialized_start=1823
-  _globals['_ERASEQUEUED']._serialized_end=1874
-  _globals['_ERASEPROGRESS']._serialized_start=1877
-  _globals['_ERASEPROGRESS']._serialized_end=2098
-  _globals['_ERASEPROGRESS_LOSSESENTRY']._serialized_start=2053
-  _globals['_ERASEPROGRESS_LOSSESENTRY']._serialized_end=2098
-  _globals['_ERASECOMPLETED']._serialized_start=2100
-  _globals['_ERASECOMPLETED']._serialized_end=2152
+  _globals['_CLOSEDFORMOPTIONS']._serialized_start=1003
+  _globals['_CLOSEDFORMOPTIONS']._serialized_end=1178
+  _globals['_ABLATIONOPTIONS']._serialized_start=1181
+  _globals['_ABLATIONOPTIONS']._serialized_end=1312
+  _globals['_SDDOPTIONS']._serialized_start=1315
+  _globals['_SDDOPTIONS']._serialized_end=1443
+  _globals['_SURGICALOPTIONS']._serialized_start=1446
+  _globals['_SURGICALOPTIONS']._serialized_end=1577
+  _globals['_REWARDOPTIONS']._serialized_start=1579
+  _globals['_REWARDOPTIONS']._serialized_end=1672
+  _globals['_ERASERESPONSE']._serialized_start=1675
+  _globals['_ERASERESPONSE']._serialized_end=1872
+  _globals['_ERASEQUEUED']._serialized_start=1874
+  _globals['_ERASEQUEUED']._serialized_end=1925
+  _globals['_ERASEPROGRESS']._serialized_start=1928
+  _globals['_ERASEPROGRESS']._serialized_end=2149
+  _globals['_ERASEPROGRESS_LOSSESENTRY']._serialized_start=2104
+  _globals['_ERASEPROGRESS_LOSSESENTRY']._serialized_end=2149
+  _globals['_ERASECOMPLETED']._serialized_start=2151
+  _globals['_ERASECOMPLETED']._serialized_end=2203
 # @@protoc_insertion_point(module_scope)

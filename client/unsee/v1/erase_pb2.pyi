@@ -285,6 +285,7 @@ class ClosedFormOptions(google.protobuf.message.Message):
     LAYERS_FIELD_NUMBER: builtins.int
     IMAGE_WORDS_FIELD_NUMBER: builtins.int
     HARDEN_FIELD_NUMBER: builtins.int
+    RANDOM_PREFIXES_FIELD_NUMBER: builtins.int
     layers: builtins.int
     """How many of the text encoder's last layers change, 1 to all. Absent: the
     method's default.
@@ -297,21 +298,28 @@ class ClosedFormOptions(google.protobuf.message.Message):
     """Rounds, 0-8, of textual inversion from the images through the erased
     encoder; what they find is erased too. Absent: 0, none.
     """
+    random_prefixes: builtins.bool
+    """True: the concept's prompts are erased behind random tokens too, and others
+    held there, against adversarial prompts. Absent: false.
+    """
     def __init__(
         self,
         *,
         layers: builtins.int | None = ...,
         image_words: builtins.int | None = ...,
         harden: builtins.int | None = ...,
+        random_prefixes: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "harden", b"harden", "image_words", b"image_words", "layers", b"layers"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "harden", b"harden", "image_words", b"image_words", "layers", b"layers"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_harden", b"_harden"]) -> typing.Literal["harden"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_image_words", b"_image_words"]) -> typing.Literal["image_words"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_layers", b"_layers"]) -> typing.Literal["layers"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_random_prefixes", b"_random_prefixes"]) -> typing.Literal["random_prefixes"] | None: ...
 
 global___ClosedFormOptions = ClosedFormOptions
 

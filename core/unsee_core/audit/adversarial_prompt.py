@@ -21,6 +21,7 @@ from unsee_core.audit.target import Target
 from unsee_core.encoder import token_vectors
 from unsee_core.image_loss import ImageLoss, embedding_gradient
 from unsee_core.pseudo_words import PseudoWord, placeholder
+from unsee_core.random_prefixes import readable
 
 NAME = "adversarial_prompt"
 BATCH = 2
@@ -107,11 +108,6 @@ class _Search:
 
 def words_of(target: Target) -> Tensor:
     """Return the numbers of the tokens that a prompt may be made of: all that a text alone can give, ``(n,)``."""
-    tokenizer = target.pipeline.tokenizer
-    special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-    kept = []
-    for number in range(target.pipeline.text_encoder.config.vocab_size):
-        text = tokenizer.decode([number])
-        if number not in special and text.strip() and text.isprintable() and "\ufffd" not in text:
-            kept.append(number)
-    return torch.tensor(kept)
+    pipeline = target.pipeline
+    count = pipeline.text_encoder.config.vocab_size
+    return torch.tensor([number for number in range(count) if readable(pipeline, number)])

@@ -8,7 +8,8 @@
 4. The strength, where none is given: the most at which the held prompts stay; found without a picture.
 
 With ``image_words = n`` the images are inverted to a pseudo-word of n tokens that is erased too; with ``harden = n``
-textual inversion goes through the erased encoder n times, and what it finds is erased as well.
+textual inversion goes through the erased encoder n times, and what it finds is erased as well. With
+``random_prefixes`` the concept's prompts are led behind random tokens too, and others held there.
 
 Sources: see ``unsee_core.joint_solve``; RECE, arXiv:2407.12383, for erasing again what is found; textual inversion,
 arXiv:2208.01618. Ours: what is said above. Never run on a GPU.
@@ -34,9 +35,11 @@ from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption,
 from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, placeholder
+from unsee_core.random_prefixes import random_prefixes
 
 INVERSION_STEPS = 80
 HARDEN_TOKENS = 2
+PREFIXES = 32
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,23 @@ class _Problem:
     def rows(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
         """Return fresh rows: a solve uses them up."""
         one = AnchoredConcept(concept, self.anchor)
-        counts = {"beside": self.recipe.beside, "in_looks": self.recipe.in_looks}
-        (pairs,) = led_pairs([one], self.named, self.pipeline.vocabulary, **counts)
+        (pairs,) = led_pairs(
+            [one],
+            self.named,
+            self.pipeline.vocabulary,
+            beside=self.recipe.beside,
+            in_looks=self.recipe.in_looks,
+            prefixes=random_prefixes(self.pipeline, self.recipe.prefixes),
+        )
         led = led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe.reach)
         return [*led, *map(replace, self.held)]
 
 
 def run(context: EraseContext) -> MethodRun:
     """Erase by one solve, harden where asked, and choose the strength where none is given."""
-    return erase(context, Recipe(layers=context.settings.integer("layers"), rank=context.settings.rank))
+    settings = context.settings
+    prefixes = PREFIXES if settings.flag("random_prefixes") else 0
+    return erase(context, Recipe(layers=settings.integer("layers"), rank=settings.rank, prefixes=prefixes))
 
 
 def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
@@ -165,6 +176,12 @@ METHOD = Method(
         MethodOption("layers", "int", 3, "How many of the text encoder's last layers change.", 1, 64),
         MethodOption("image_words", "int", 0, "Tokens of a pseudo-word learned from the images and erased too.", 0, 5),
         MethodOption("harden", "int", 0, "Rounds of textual inversion whose finds are erased too; needs images.", 0, 8),
+        MethodOption(
+            "random_prefixes",
+            "bool",
+            False,
+            "Leads and holds prompts behind random tokens too, as adversarial ones are.",
+        ),
     ),
     run=run,
     uses_adapters=True,

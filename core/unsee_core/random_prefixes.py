@@ -1,0 +1,47 @@
+"""Random tokens before a prompt: what an adversarial prompt is made of, and what no vocabulary's prompts have."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from unsee_core.pipeline import Pipeline
+
+MOST_TOKENS = 6
+HELD = 2  # prompts for each one that is led
+
+
+def random_prefixes(pipeline: Pipeline, count: int) -> tuple[str, ...]:
+    """Return texts of 1-6 random tokens each; the same for the same tokenizer."""
+    draw = random.Random(0)  # noqa: S311 - which tokens is no secret
+    return tuple(_prefix(pipeline, draw) for _ in range(count))
+
+
+def behind_prefixes(pipeline: Pipeline, prompts: Sequence[str], count: int) -> tuple[str, ...]:
+    """Return some of ``prompts`` behind other random prefixes than those of ``random_prefixes``, and some alone.
+
+    Args:
+        pipeline: its tokenizer is read.
+        prompts: at least one.
+        count: how many to return; in every fourth the prefix stands alone.
+    """
+    draw = random.Random(1)  # noqa: S311 - which tokens is no secret
+    texts = ((_prefix(pipeline, draw), draw.choice(prompts) if i % 4 else "") for i in range(count))
+    return tuple(f"{prefix} {prompt}".strip() for prefix, prompt in texts)
+
+
+def readable(pipeline: Pipeline, number: int) -> str:
+    """Return a token's text; "" for one that no text gives: a special one, a space, a part of a character."""
+    tokenizer = pipeline.tokenizer
+    text: str = tokenizer.decode([number]).strip()
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    return text if number not in special and text.isprintable() and "\ufffd" not in text else ""
+
+
+def _prefix(pipeline: Pipeline, draw: random.Random) -> str:
+    texts = _texts(pipeline, draw)
+    return " ".join(next(texts) for _ in range(draw.randint(1, MOST_TOKENS)))
+
+
+def _texts(pipeline: Pipeline, draw: random.Random) -> Iterator[str]:
+    while True:
+        if text := readable(pipeline, draw.randrange(pipeline.text_encoder.config.vocab_size)):
+            yield text
