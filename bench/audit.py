@@ -160,13 +160,15 @@ def _row(line: Mapping[str, Any]) -> str:
         + ("" if row["counts"] else " (does not count)")
         for row in line["rows"]
     )
-    chosen = ((option, line[option]) for option in HARDENING if line[option])
-    method = ", ".join(
-        [line["method"], *(option if value is True else f"{option} {value}" for option, value in chosen)]
-    )
     agrees = Share(**line["agreement"])
     figures = f"{line['seconds']} | {line['first_row_s']} | {agrees.hits} of {agrees.of}"
-    return f"| {line['concept']} | {method} | {figures} | {rows} |"
+    return f"| {line['concept']} | {method_of(line)} | {figures} | {rows} |"
+
+
+def method_of(line: Mapping[str, Any]) -> str:
+    """Return by what a concept was erased: the method, and what it was told to do against attacks."""
+    chosen = ((option, line[option]) for option in HARDENING if line[option])
+    return ", ".join([line["method"], *(option if value is True else f"{option} {value}" for option, value in chosen)])
 
 
 def _told(share: Share) -> str:

@@ -23,7 +23,9 @@ from unsee_core.report import make_report
 
 IMAGES_ALONE = "images_alone"
 """The default method without a name: what the images show is learned as pseudo-words first."""
-ALL_METHODS = (*METHODS, IMAGES_ALONE, *BASELINES)
+RANDOM_PREFIXES = "random_prefixes"
+"""The default method with its option of that name."""
+ALL_METHODS = (*METHODS, RANDOM_PREFIXES, IMAGES_ALONE, *BASELINES)
 T = TypeVar("T")
 
 
@@ -56,7 +58,11 @@ def job_of(name: str, method: str, *, images: Path = CLIENT_IMAGES, seed: int = 
     named = replace(concept_of(name), synonyms=())
     concept = Concept("", kind=named.kind) if method == IMAGES_ALONE else named
     return EraseJob(
-        concept=concept, images=client_images(name, images), method=method if method in METHODS else None, seed=seed
+        concept=concept,
+        images=client_images(name, images),
+        method=method if method in METHODS else None,
+        seed=seed,
+        options={"random_prefixes": True} if method == RANDOM_PREFIXES else {},
     )
 
 
@@ -67,7 +73,7 @@ def settings_of(pipeline: Pipeline, method: str, job: EraseJob) -> Settings:
 
 def recipe_of(method: str) -> dict[str, Any]:
     """Return what a method's figures depend on besides its settings: closed_form's constants."""
-    return asdict(Recipe()) if method in (closed_form.METHOD.name, IMAGES_ALONE) else {}
+    return asdict(Recipe()) if method in (closed_form.METHOD.name, RANDOM_PREFIXES, IMAGES_ALONE) else {}
 
 
 def edit(pipeline: Pipeline, method: str, job: EraseJob) -> Edited:

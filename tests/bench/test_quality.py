@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel
 from bench import budgets, cells, lines, quality
 from bench.asking import Sizes, asked_of
 from bench.budgets import Budget
-from bench.editing import IMAGES_ALONE, edit
+from bench.editing import IMAGES_ALONE, RANDOM_PREFIXES, edit
 from bench.eyes import ClipJudge, OwnJudge
 from bench.gallery import Gallery
 from bench.measures import Measure
@@ -100,6 +100,18 @@ def test_a_strip_of_the_grid_that_is_not_kept_is_drawn_anew(run, tmp_path: Path)
     run("--methods", "uce", "--concepts", "dog")
     assert strip.read_bytes() == drawn
     assert (tmp_path / "quality_small.png").read_bytes() == grid_before
+
+
+def test_random_prefixes_are_the_default_method_with_that_option(tiny_pipeline: Pipeline):
+    job = quality.job_of("dog", RANDOM_PREFIXES)
+    plain, prefixed = (
+        quality.settings_of(tiny_pipeline, name, quality.job_of("dog", name))
+        for name in ("closed_form", RANDOM_PREFIXES)
+    )
+    assert job.options == {"random_prefixes": True}
+    assert prefixed.options == plain.options | {"random_prefixes": True}
+    assert prefixed.method == plain.method == "closed_form"
+    assert quality.recipe_of(RANDOM_PREFIXES) == quality.recipe_of("closed_form")
 
 
 def test_images_alone_are_erased_by_the_default_method_without_a_name(tiny_pipeline: Pipeline):

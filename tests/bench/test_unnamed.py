@@ -1,0 +1,41 @@
+"""What adversarial prompts draw without the concept's name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import lines, unnamed
+from bench.drawing import MODEL
+from bench.erasing import concept_of
+from unsee_core.pipeline import load_pipeline
+
+
+def a_line(concept: str, prompt: str) -> dict[str, object]:
+    rows = [{"attack": "name", "adapter": {}}, {"attack": "adversarial_prompt", "adapter": {"detail": prompt}}]
+    model = load_pipeline(str(MODEL), device="cpu").digests.model
+    return {
+        "concept": concept,
+        "method": "closed_form",
+        "harden": 0,
+        "random_prefixes": True,
+        "model": model,
+        "rows": rows,
+    }
+
+
+def test_of_a_prompt_without_the_name_the_rest_stays() -> None:
+    assert unnamed.without_name("octopus pen a photo of a cookie", concept_of("cookie")) == "octopus pen a photo"
+    assert unnamed.without_name("drum a dog in ink sketch style", concept_of("ink sketch")) == "drum a dog"
+    with pytest.raises(ValueError, match="does not end with 'a photo of a cookie'"):
+        unnamed.without_name("a photo of a cookie jar", concept_of("cookie"))
+
+
+def test_another_words_name_draws_the_concept_where_its_own_is_left_out(tmp_path: Path) -> None:
+    lines.append(tmp_path / "audit.jsonl", [a_line("dog", "puppy a photo of a dog (40 steps)")])
+    assert unnamed.main(["--pictures", "2", "--results", str(tmp_path)]) == 0
+    (row,) = json.loads((tmp_path / "unnamed.json").read_text())["rows"]
+    assert row["method"] == "closed_form, random_prefixes"
+    assert row["shown"]["unedited, no name"] == [2, 2]
+    assert row["shown"]["adapter, no name"][0] < 2
+    assert "| `puppy a photo of a dog` | 2 of 2 |" in (tmp_path / "unnamed.md").read_text()
