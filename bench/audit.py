@@ -2,11 +2,13 @@
 
 Each concept is erased by name and pictures, and audited as a client would, with the same pictures; what a picture shows
 is what the judges say. Every audit is a line in ``bench/results/audit.jsonl``; a second run goes on from there, and
-writes tables (Markdown and JSON) beside the lines. Concepts are those of one half; reported are the held-out ones.
+writes tables (Markdown and JSON) beside the lines, for each of closed_form's options against attacks its own. Concepts
+are those of one half; reported are the held-out ones.
 """
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -228,11 +230,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 sys.stdout.flush()
             measured.append(known[-1])
 
-    words = " ".join(arguments if arguments is not None else sys.argv[1:])
+    words = shlex.join(arguments if arguments is not None else sys.argv[1:])
     command = f"python -m bench.audit {words}".strip()
     content = {"command": command, "attacks": _plain(summary(measured)), "lines": measured}
-    path.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(markdown(measured, command), encoding="utf-8")
+    tables = options.results / "_".join(["audit", *(option for option in HARDENING if getattr(options, option))])
+    tables.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    tables.with_suffix(".md").write_text(markdown(measured, command), encoding="utf-8")
     return 0
 
 
