@@ -57,13 +57,10 @@ def job_of(name: str, method: str, *, images: Path = CLIENT_IMAGES, seed: int = 
     """Return the erasure of a concept, from a client's pictures and without synonyms, by the method's own defaults."""
     named = replace(concept_of(name), synonyms=())
     concept = Concept("", kind=named.kind) if method == IMAGES_ALONE else named
-    return EraseJob(
-        concept=concept,
-        images=client_images(name, images),
-        method=method if method in METHODS else None,
-        seed=seed,
-        options={"random_prefixes": True} if method == RANDOM_PREFIXES else {},
-    )
+    job = EraseJob(concept, images=client_images(name, images), method=method if method in METHODS else None, seed=seed)
+    if method == RANDOM_PREFIXES:
+        return replace(job, method=closed_form.METHOD.name, options={"random_prefixes": True})
+    return job
 
 
 def settings_of(pipeline: Pipeline, method: str, job: EraseJob) -> Settings:

@@ -8,6 +8,7 @@ table (Markdown and JSON) beside the lines.
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -248,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name}: {len(known)} settings", flush=True)
         measured += known
 
-    words = " ".join(arguments if arguments is not None else sys.argv[1:])
+    words = shlex.join(arguments if arguments is not None else sys.argv[1:])
     command = f"python -m bench.guards {words}".strip()
     content = {"command": command, "lines": measured}
     path.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ others, drawn at random; the warning is the report's. Writes ``bench/results/ima
 import argparse
 import json
 import random
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for which, said in names_for(shown, half):
             found[which] += [warned(pipeline, shown, said, seed, no_change) for seed in options.seeds]
 
-    words = " ".join(arguments if arguments is not None else sys.argv[1:])
+    words = shlex.join(arguments if arguments is not None else sys.argv[1:])
     content = {
         "command": f"python -m bench.image_check {words}".strip(),
         "model": pipeline.digests.model,

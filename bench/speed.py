@@ -109,6 +109,7 @@ def through_server(client: unsee.Client) -> Erase:
             images=job.images,
             kind=job.concept.kind,
             method=job.method,
+            options=job.options,
             steps=runner.steps,
             name="speed",
             replace=True,

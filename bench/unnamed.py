@@ -6,6 +6,7 @@ Reads ``bench/results/audit.jsonl``, makes its adapters again, and writes ``benc
 
 import argparse
 import json
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = {column: [share.hits, share.of] for column, share in counts.items()}
         rows.append({"concept": name, "method": method_of(line), "prompt": prompt, "shown": told})
 
-    words = " ".join(arguments if arguments is not None else sys.argv[1:])
+    words = shlex.join(arguments if arguments is not None else sys.argv[1:])
     command = f"python -m bench.unnamed {words}".strip()
     content = {"command": command, "model": pipeline.digests.model, "rows": rows}
     path = options.results / "unnamed.json"
