@@ -7,6 +7,7 @@ from datetime import datetime
 from os import PathLike
 from typing import Any, TypeVar
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from unsee.applying import AdapterRef, AdapterSchedule, Guard
@@ -191,6 +192,10 @@ def wire(kind: type[Message], /, **fields: object) -> Message:
         InvalidArgumentError: a value does not fit the wire.
     """
     given = {name: value for name, value in fields.items() if value is not None}
+    for field in kind.DESCRIPTOR.fields:  # type: ignore[attr-defined]  # protobuf's types leave it out
+        value = given.get(field.name, False)
+        if field.type == FieldDescriptor.TYPE_BOOL and not isinstance(value, bool):  # any number would pass for one
+            raise InvalidArgumentError.of(field.name, f"got {str(value)[:80]}, allowed true, false")
     try:
         return kind(**given)
     except (TypeError, ValueError):

@@ -120,6 +120,14 @@ def test_a_token_may_go_to_this_machine_in_the_clear(target: str) -> None:
     unsee.Client(target, token="secret").close()
 
 
+def test_a_number_does_not_pass_for_true() -> None:
+    options: Any = {"method": "closed_form", "options": {"random_prefixes": 2}}
+    with pytest.raises(unsee.InvalidArgumentError, match="random_prefixes: got 2, allowed true, false"):
+        erase_request("cat", options)
+    options["options"]["random_prefixes"] = True
+    assert erase_request("cat", options).closed_form.random_prefixes
+
+
 def test_options_go_to_their_method_and_zero_is_not_taken_for_none() -> None:
     request = erase_request("cat", {"method": "closed_form", "options": {"harden": 0}})
     assert request.closed_form.HasField("harden")
