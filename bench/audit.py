@@ -8,7 +8,6 @@ are those of one half; reported are the held-out ones.
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -230,12 +229,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 sys.stdout.flush()
             measured.append(known[-1])
 
-    words = shlex.join(arguments if arguments is not None else sys.argv[1:])
-    command = f"python -m bench.audit {words}".strip()
+    command = lines.command("audit", arguments)
     content = {"command": command, "attacks": _plain(summary(measured)), "lines": measured}
     tables = options.results / "_".join(["audit", *(option for option in HARDENING if getattr(options, option))])
-    tables.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    tables.with_suffix(".md").write_text(markdown(measured, command), encoding="utf-8")
+    lines.write_tables(tables, content, markdown(measured, command))
     return 0
 
 

@@ -7,8 +7,6 @@ table (Markdown and JSON) beside the lines.
 """
 
 import argparse
-import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -249,11 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name}: {len(known)} settings", flush=True)
         measured += known
 
-    words = shlex.join(arguments if arguments is not None else sys.argv[1:])
-    command = f"python -m bench.guards {words}".strip()
+    command = lines.command("guards", arguments)
     content = {"command": command, "lines": measured}
-    path.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(markdown(measured, command), encoding="utf-8")
+    lines.write_tables(options.results / "guards", content, markdown(measured, command))
     return 0
 
 

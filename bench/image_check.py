@@ -5,15 +5,14 @@ others, drawn at random; the warning is the report's. Writes ``bench/results/ima
 """
 
 import argparse
-import json
 import random
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench import lines
 from bench.drawing import MODEL
 from bench.editing import context_of, job_of, settings_of, timed
 from bench.erasing import client_images
@@ -50,7 +49,7 @@ def names_for(shown: str, among: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def markdown(content: Mapping[str, Any]) -> str:
     """Return the table."""
-    lines = [
+    table = [
         "# Names and images that disagree",
         "",
         f"`{content['command']}`; model {content['model'][:20]}...; images of {len(content['objects'])} objects, seeds "
@@ -62,8 +61,8 @@ def markdown(content: Mapping[str, Any]) -> str:
     for name in NAMES:
         share = Share(*content["warned"][name])
         low, high = share.wilson()
-        lines.append(f"| {name} | {share.value:.0%} [{low:.0%}, {high:.0%}] of {share.of} |")
-    return "\n".join(lines) + "\n"
+        table.append(f"| {name} | {share.value:.0%} [{low:.0%}, {high:.0%}] of {share.of} |")
+    return "\n".join(table) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,18 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for which, said in names_for(shown, half):
             found[which] += [warned(pipeline, shown, said, seed, no_change) for seed in options.seeds]
 
-    words = shlex.join(arguments if arguments is not None else sys.argv[1:])
     content = {
-        "command": f"python -m bench.image_check {words}".strip(),
+        "command": lines.command("image_check", arguments),
         "model": pipeline.digests.model,
         "objects": objects,
         "seeds": options.seeds,
         "warned": {name: [sum(answers), len(answers)] for name, answers in found.items()},
     }
-    options.results.mkdir(exist_ok=True)
-    path = options.results / "image_check.json"
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(markdown(content), encoding="utf-8")
+    lines.write_tables(options.results / "image_check", content, markdown(content))
     return 0
 
 

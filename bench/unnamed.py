@@ -5,10 +5,7 @@ Reads ``bench/results/audit.jsonl``, makes its adapters again, and writes ``benc
 """
 
 import argparse
-import json
-import shlex
 import sys
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     audited = [line for line in lines.read(options.results / "audit.jsonl") if line["model"] == pipeline.digests.model]
     rows = []
     for line, prompt in found_prompts(audited):
-        name, hardening = line["concept"], Namespace(**{option: line[option] for option in HARDENING})
+        name, hardening = line["concept"], argparse.Namespace(**{option: line[option] for option in HARDENING})
         adapter = edit(pipeline, line["method"], erasing(name, line["method"], hardening)).model
         bare = without_name(prompt, concept_of(name))
         asked = zip(COLUMNS, (Model(pipeline), adapter, adapter), (bare, bare, prompt), strict=True)
@@ -99,12 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = {column: [share.hits, share.of] for column, share in counts.items()}
         rows.append({"concept": name, "method": method_of(line), "prompt": prompt, "shown": told})
 
-    words = shlex.join(arguments if arguments is not None else sys.argv[1:])
-    command = f"python -m bench.unnamed {words}".strip()
-    content = {"command": command, "model": pipeline.digests.model, "rows": rows}
-    path = options.results / "unnamed.json"
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(markdown(content), encoding="utf-8")
+    content = {"command": lines.command("unnamed", arguments), "model": pipeline.digests.model, "rows": rows}
+    lines.write_tables(options.results / "unnamed", content, markdown(content))
     return 0
 
 
