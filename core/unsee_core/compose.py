@@ -105,8 +105,9 @@ def compose(context: ComposeContext) -> MethodRun:
         yield EraseProgress("prepare", number, total)
 
     # 3. Solve, and choose the strength.
-    factors = yield from solve(pipeline, tail, [*led, *map(replace, held)], recipe)
-    strength = job.strength or choose_strength(pipeline, tail, held, factors, MOST_DRIFT)
+    moved = [*map(replace, held)]
+    factors = yield from solve(pipeline, tail, [*led, *moved], recipe)
+    strength = job.strength or choose_strength(pipeline, tail, held, moved, factors, MOST_DRIFT)
     return Erasure(factors.scaled(strength), strength)
 
 

@@ -1,6 +1,6 @@
 """What a solve holds still, how far it moves, and the most strength at which it stays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
@@ -20,7 +20,7 @@ from unsee_core.retained import known_parts, vocabulary_prompts
 
 REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
 LEAST_STRENGTH = 0.7
-STRENGTHS = (1.0, 1.3)  # looked at; the strength lies between, or below
+MOST_STRENGTH = 1.3
 MOST_DRIFT = 0.45  # of held prompts, one in twenty, as a share of how far they lie apart
 HELD_EVERY = 4  # of the held prompts are looked at for the strength
 
@@ -66,6 +66,7 @@ def choose_strength(
     pipeline: Pipeline,
     tail: EncoderTail,
     held: Sequence[States],
+    moved: Sequence[States],
     factors: LoraFactors,
     most_drift: float = MOST_DRIFT,
 ) -> float:
@@ -78,12 +79,13 @@ def choose_strength(
         pipeline: the resident model; its U-Net is read for the metric.
         tail: the encoder's layers from the first that changes on.
         held: rows that enter it.
+        moved: the same rows as the solve left them: behind the last layer, at strength 1.
         factors: the change at strength 1.
         most_drift: of one held prompt in twenty, as a share of how far they lie apart.
     """
     looked_at = _LookedAt(tail, held, cross_attention_metric(pipeline.unet))
-    drifts = [0.0, *(looked_at.drift(factors.scaled(strength)) for strength in STRENGTHS)]
-    strength = float(np.interp(most_drift, np.maximum.accumulate(drifts), [0.0, *STRENGTHS]))
+    drifts = [0.0, looked_at.drift_of(moved), looked_at.drift(factors.scaled(MOST_STRENGTH))]
+    strength = float(np.interp(most_drift, np.maximum.accumulate(drifts), [0.0, 1.0, MOST_STRENGTH]))
     return round(max(LEAST_STRENGTH, strength), 3)
 
 
@@ -102,11 +104,17 @@ class _LookedAt:
         spread = [self._distances(*both) for both in zip(self._before, means, strict=True)]
         self._spread = torch.cat(spread).median().clamp_min(1e-6)
 
-    @torch.no_grad()
     def drift(self, factors: LoraFactors) -> float:
         """Return how far a prompt in twenty moves at least, as a share of the prompts' distance to their mean."""
         changed = apply_factors(self._tail, [(factors, 1.0)])
-        after = (functional_call(self._tail, changed, (rows,)) for rows in self._rows)
+        return self._drift(functional_call(self._tail, changed, (rows,)) for rows in self._rows)
+
+    def drift_of(self, moved: Sequence[States]) -> float:
+        """Return the same of rows that have moved."""
+        return self._drift(self._tail.final_layer_norm(part.now[::HELD_EVERY]) for part in moved)
+
+    @torch.no_grad()
+    def _drift(self, after: Iterable[Tensor]) -> float:
         moved = [self._distances(*both) for both in zip(after, self._before, strict=True)]
         return float(torch.cat(moved).quantile(0.95) / self._spread)
 

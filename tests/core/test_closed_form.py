@@ -15,7 +15,7 @@ from unsee_core.concept_figures import concept_figures
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
 from unsee_core.erase_pairs import erase_pairs, led_pairs, pairs_of
 from unsee_core.errors import InvalidRequestError
-from unsee_core.held import LEAST_STRENGTH, STRENGTHS
+from unsee_core.held import LEAST_STRENGTH, MOST_STRENGTH
 from unsee_core.job import AnchoredConcept, Concept, EraseJob
 from unsee_core.lora import LoraFactors
 from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
@@ -123,7 +123,7 @@ def test_what_an_adapter_in_force_changed_is_taken_into_account(pipeline: Pipeli
 
 def test_the_strength_is_chosen_where_none_is_given(pipeline: Pipeline) -> None:
     erasure, _ = finish(a_context(pipeline, strength=None))
-    assert LEAST_STRENGTH < erasure.strength <= STRENGTHS[-1]
+    assert LEAST_STRENGTH < erasure.strength <= MOST_STRENGTH
     assert ratio(pipeline, erasure.factors, Concept("cat")) < 0.4
 
 

@@ -53,8 +53,8 @@ class _Problem:
     named: frozenset[str]
     held: list[States]
 
-    def rows(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
-        """Return fresh rows: a solve uses them up."""
+    def led(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
+        """Return what is led."""
         one = AnchoredConcept(concept, self.anchor)
         (pairs,) = led_pairs(
             [one],
@@ -64,8 +64,7 @@ class _Problem:
             in_looks=self.recipe.in_looks,
             prefixes=random_prefixes(self.pipeline, self.recipe.prefixes),
         )
-        led = led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe.reach)
-        return [*led, *map(replace, self.held)]
+        return led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe.reach)
 
 
 def run(context: EraseContext) -> MethodRun:
@@ -90,14 +89,14 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
     yield EraseProgress("prepare", 1, 1)
 
     # 2. Solve; let textual inversion attack, and solve again with what it found.
-    factors = yield from _solved(problem, concept, words)
+    factors, moved = yield from _solved(problem, concept, words)
     for _ in range(settings.integer("harden")):
         word = yield from _inverted(context, factors, HARDEN_TOKENS, len(words), generator, "harden")
         words, concept = [*words, word], _with_synonym(concept, word)
-        factors = yield from _solved(problem, concept, words)
+        factors, moved = yield from _solved(problem, concept, words)
 
     # 3. The strength.
-    strength = settings.strength or choose_strength(context.pipeline, problem.tail, problem.held, factors)
+    strength = settings.strength or choose_strength(context.pipeline, problem.tail, problem.held, moved, factors)
     return Erasure(factors.scaled(strength), strength)
 
 
@@ -114,15 +113,17 @@ def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Seq
 def _tail_in_force(pipeline: Pipeline, first_layer: int, in_force: Sequence[LoraFactors]) -> EncoderTail:
     """Return the encoder's layers from the first that changes on, as the adapters in force leave them."""
     tail = EncoderTail(pipeline, min([first_layer, *(factors.first_layer for factors in in_force)]))
-    changed = apply_factors(tail, [(factors, 1.0) for factors in in_force])
-    tail.load_state_dict({**tail.state_dict(), **changed})
+    tail.load_state_dict(apply_factors(tail, [(factors, 1.0) for factors in in_force]), strict=False)
     return tail
 
 
 def _solved(
     problem: _Problem, concept: Concept, words: Sequence[PseudoWord]
-) -> Generator[EraseProgress, None, LoraFactors]:
-    return (yield from solve(problem.pipeline, problem.tail, problem.rows(concept, words), problem.recipe))
+) -> Generator[EraseProgress, None, tuple[LoraFactors, list[States]]]:
+    """Return the change, and what is held as the change leaves it."""
+    moved = [*map(replace, problem.held)]
+    rows = [*problem.led(concept, words), *moved]
+    return (yield from solve(problem.pipeline, problem.tail, rows, problem.recipe)), moved
 
 
 def _inverted(
