@@ -1,6 +1,6 @@
 # What a person or CI runs. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format protos bench bench-speed slow compat model-card clean
+.PHONY: help install demo test check format protos bench bench-speed bench-gpu slow compat model-card clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -66,6 +66,9 @@ bench: install  ## measure every method's quality beside the baselines'; hours
 bench-speed: install  ## measure every method's seconds beside the baselines'
 	$(BIN)/python -m bench.steps_curve
 	$(BIN)/python -m bench.speed
+
+bench-gpu: install  ## measure full-size Stable Diffusion 2, random weights, on a GPU where there is one
+	$(BIN)/python -m bench.full_size
 
 model-card: install  ## measure models/emoji and compare with its card
 	$(BIN)/python -m bench.model_card

@@ -27,7 +27,7 @@ from bench.editing import edit, job_of, recipe_of
 from bench.erasing import client_images
 from bench.eyes import Judge, OwnJudge
 from bench.lines import RESULTS
-from bench.painting import at_size
+from bench.painting import FAST, at_size
 from bench.prompts import Question
 from bench.seeing import SIDE, Share
 from bench.splits import REPORTED_HALF
@@ -95,7 +95,8 @@ class Painter:
                 job = self._job(question)
                 first = rescheduled(0, self._steps)
                 runs.append(DenoiseRun(self.pipeline, job, *first, rescheduled=rescheduled, steering=steering))
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.pipeline.device.type == "cpu"):
+            is_mixed = FAST.is_mixed and self.pipeline.device.type == "cpu"
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_mixed):
                 while not runs[0].done:
                     denoise_step(self.pipeline, runs, max_batch=4 * BATCH)
             pictures += [at_size(decode_image(self.pipeline, run.latents), SIDE) for run in runs]

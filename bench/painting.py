@@ -1,7 +1,7 @@
 """Pictures of a resident model, edited or not, drawn as the server draws them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ from bench.drawing import GUIDANCE_SCALE, Images
 from bench.prompts import Question
 from unsee_core.conditioning import AppliedAdapter, Conditioner
 from unsee_core.denoise import DenoiseRun, decode_image, denoise_step
-from unsee_core.job import GenerateJob, SchedulerName
+from unsee_core.guard import encoded_guard
+from unsee_core.job import GenerateJob, Guard, SchedulerName
 from unsee_core.pipeline import Pipeline
 
 
@@ -38,10 +39,11 @@ float32. In 130 of 130 pictures the judge saw the same object in either."""
 
 @dataclass(frozen=True)
 class Model:
-    """What pictures are drawn with: a pipeline, whose modules may be edited copies, and adapters on its encoder."""
+    """What draws: a pipeline, whose modules may be edited copies, adapters on its encoder, a guard."""
 
     pipeline: Pipeline
     adapters: tuple[AppliedAdapter, ...] = ()
+    guard: Guard = field(default_factory=Guard)
 
 
 def paint(model: Model, questions: Sequence[Question], sampler: Sampler, *, side: int) -> Images:
@@ -62,7 +64,8 @@ def _batch(
     uncond = conditioner.encode([""], model.adapters)
     conds = conditioner.encode([question.text for question in questions], model.adapters).split(1)
     jobs = [_job(question, sampler) for question in questions]
-    runs = [DenoiseRun(pipeline, job, cond, uncond) for job, cond in zip(jobs, conds, strict=True)]
+    steering = encoded_guard(model.guard, conditioner)
+    runs = [DenoiseRun(pipeline, job, cond, uncond, steering=steering) for job, cond in zip(jobs, conds, strict=True)]
     is_mixed = sampler.is_mixed and pipeline.device.type == "cpu"
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_mixed):
         while not runs[0].done:

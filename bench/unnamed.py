@@ -1,12 +1,14 @@
-"""What the adversarial prompts that ``bench.audit`` found draw once the concept's name is left out of them.
+"""What the adversarial prompts that ``bench.audit`` found draw without the concept's name, and under a guard.
 
 Run: ``python -m bench.unnamed``. An erasure of a name cannot be asked to stop what the unedited model draws without it.
+A guard may: it looks at what the U-Net predicts.
 Reads ``bench/results/audit.jsonl``, makes its adapters again, and writes ``bench/results/unnamed.{json,md}``.
 """
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,15 @@ from training.world import OBJECTS
 from unsee_core.audit.adversarial_prompt import NAME
 from unsee_core.audit.target import filled
 from unsee_core.erase_pairs import pairs_of
-from unsee_core.job import Concept
+from unsee_core.job import Concept, Guard
 from unsee_core.pipeline import load_pipeline
 
 SEED = 900_000
 SAMPLER = Sampler(batch=20)
-COLUMNS = ("unedited, no name", "adapter, no name", "adapter, with the name")
+GUARDS = (1.0, 2.0)
+COLUMNS = (
+    "unedited, no name", "adapter, no name", "adapter, with the name", *(f"the same, guard {x:g}" for x in GUARDS),
+)  # fmt: skip
 
 
 def without_name(prompt: str, concept: Concept) -> str:
@@ -91,8 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, hardening = line["concept"], argparse.Namespace(**{option: line[option] for option in HARDENING})
         adapter = edit(pipeline, line["method"], erasing(name, line["method"], hardening)).model
         bare = without_name(prompt, concept_of(name))
-        asked = zip(COLUMNS, (Model(pipeline), adapter, adapter), (bare, bare, prompt), strict=True)
-        counts = {column: shown(model, judge, text, name, options.pictures) for column, model, text in asked}
+        guarded = (replace(adapter, guard=Guard(scale, (name,))) for scale in GUARDS)
+        asked = ((Model(pipeline), bare), (adapter, bare), (adapter, prompt), *((model, prompt) for model in guarded))
+        counts = {
+            column: shown(model, judge, text, name, options.pictures)
+            for column, (model, text) in zip(COLUMNS, asked, strict=True)
+        }
         told = {column: [share.hits, share.of] for column, share in counts.items()}
         rows.append({"concept": name, "method": method_of(line), "prompt": prompt, "shown": told})
 

@@ -8,7 +8,10 @@ import pytest
 from bench import lines, unnamed
 from bench.drawing import MODEL
 from bench.erasing import concept_of
-from unsee_core.pipeline import load_pipeline
+from bench.eyes import OwnJudge
+from bench.painting import Model
+from unsee_core.job import Guard
+from unsee_core.pipeline import Pipeline, load_pipeline
 
 
 def a_line(concept: str, prompt: str) -> dict[str, object]:
@@ -38,4 +41,11 @@ def test_another_words_name_draws_the_concept_where_its_own_is_left_out(tmp_path
     assert row["method"] == "closed_form, random_prefixes"
     assert row["shown"]["unedited, no name"] == [2, 2]
     assert row["shown"]["adapter, no name"][0] < 2
+    assert [row["shown"][f"the same, guard {scale}"][1] for scale in (1, 2)] == [2, 2]
     assert "| `puppy a photo of a dog` | 2 of 2 |" in (tmp_path / "unnamed.md").read_text()
+
+
+def test_a_guard_stops_what_an_unedited_model_draws(pipeline: Pipeline) -> None:
+    plain, guarded = Model(pipeline), Model(pipeline, guard=Guard(2.0, ("dog",)))
+    shown = [unnamed.shown(model, OwnJudge(), "a photo of a dog", "dog", 2).hits for model in (plain, guarded)]
+    assert shown == [2, 0]
