@@ -202,6 +202,17 @@ def test_cancelling_stops_within_a_step_and_frees_the_place(engine: Engine) -> N
     erase.ticket.cancel()
 
 
+def test_cancelling_while_the_reports_pictures_are_drawn_stores_nothing_and_frees_the_place(engine: Engine) -> None:
+    erase = Caller(engine, EraseJob(Concept("cat"), method="closed_form", report_images=2))
+    while not any(isinstance(e, EraseProgress) and e.phase == "draw" for e in erase.events):
+        assert erase.reached.acquire(timeout=600)
+    erase.ticket.cancel()
+    assert isinstance(erase.wait().error, CancelledError)
+    assert erase.of(EraseCompleted) == []
+    assert engine.library.concept_names() == ()
+    assert Caller(engine, DRAW).wait().error is None
+
+
 def test_a_waiting_erasure_can_be_cancelled_before_it_begins(engine: Engine) -> None:
     first = Caller(engine, EraseJob(Concept("cat"), images=IMAGES, method="few_shot_lora", steps=2000))
     second = Caller(engine, ERASE)
