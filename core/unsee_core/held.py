@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from unsee_core.encoder import EncoderTail, apply_factors
-from unsee_core.joint_solve import Recipe, States, held_states, weigh
+from unsee_core.joint_solve import FULL_EVERY, Recipe, States, held_states, weigh
 from unsee_core.lora import LoraFactors
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.naming import Naming
@@ -51,6 +51,9 @@ def held_rows(
     prompts += behind_prefixes(pipeline, prompts, HELD * recipe.prefixes)
     kept = {i for i, prompt in enumerate(prompts) if naming.first_in(prompt) is None}
     vocabulary = [part.of(kept, is_changed=is_changed) for part in known_parts(pipeline, layer, prompts)]
+    if kept and not len(vocabulary[0].now):  # none is left of those that keep all their positions
+        whole = [prompts[i] for i in sorted(kept)[::FULL_EVERY]]
+        vocabulary[0] = States.held(hidden_before_words(pipeline, whole, (), layer))
     count = sum(len(part.now) for part in vocabulary)
     shares = [count, REQUESTED * len(requested), recipe.empty_rows]
     weights = [recipe.retain_weight * share / sum(shares) for share in shares]

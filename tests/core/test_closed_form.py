@@ -90,6 +90,13 @@ def test_neighbours_and_the_empty_prompt_stay(pipeline: Pipeline, no_cat: LoraFa
     assert changed[0].norm() < 0.2 * changed[1].norm()
 
 
+def test_a_vocabulary_of_which_hardly_anything_is_left_is_enough(pipeline: Pipeline) -> None:
+    small = replace(pipeline, vocabulary=Vocabulary(nouns=("cat", "dog"), looks=("sepia",)))
+    factors = finish(a_context(small))[0].factors
+    assert ratio(pipeline, factors, Concept("cat")) < 0.4
+    assert drift(pipeline, factors, "a dog", "a photo of a dog") < 0.15
+
+
 def test_the_anchor_takes_the_concepts_place(pipeline: Pipeline) -> None:
     factors = finish(a_context(pipeline, anchor="dog"))[0].factors
     tail, metric = EncoderTail(pipeline, factors.first_layer), cross_attention_metric(pipeline.unet)
