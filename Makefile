@@ -60,7 +60,7 @@ format: install  ## format the code and the protos
 protos: .venv-protos/installed  ## write client/unsee/v1 from protos/
 	./scripts/write-stubs.sh client
 
-bench: install  ## measure every method's quality beside the baselines'; hours
+bench: install  ## measure the quality on all held-out concepts, beside the baselines'; hours
 	$(BIN)/python -m bench.quality --budget standard
 
 bench-speed: install  ## measure every method's seconds beside the baselines'

@@ -39,6 +39,8 @@ from unsee_core.methods import METHODS
 from unsee_core.pipeline import Pipeline, load_pipeline
 
 CONCEPT = "dog"
+LONGER_TOKENS = slice(1500, 49406)  # "dog", "castle"; before them stand "a", "photo", "of", behind them start and end
+WORDS_TELL = 4  # so much larger: else all words mean the same, are erased along, and nothing is held
 _MIB = 2**20
 
 
@@ -83,9 +85,9 @@ def random_model(variant: Variant) -> Iterator[Path]:
     """Give a folder of Stable Diffusion 2's published architecture with random float16 weights; gone afterwards."""
     torch.manual_seed(0)
     with config_folder(variant) as folder:
-        CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder")).half().save_pretrained(
-            folder / "text_encoder"
-        )
+        text_encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
+        text_encoder.get_input_embeddings().weight.data[LONGER_TOKENS] *= WORDS_TELL
+        text_encoder.half().save_pretrained(folder / "text_encoder")
         for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
             kind.from_config(kind.load_config(folder / part)).half().save_pretrained(folder / part)
         yield folder

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -52,6 +53,9 @@ class Integrity:
         concept_distance: of the pictures that ask for the concept; wants to be large.
         concept_ms_ssim: of those.
         prompts: that must stay and were drawn.
+        mean_lpips: of the pictures that must stay; None, as the other two, where the server has no LPIPS.
+        max_lpips: the largest of them.
+        concept_lpips: of the pictures that ask for the concept.
     """
 
     mean_distance: float
@@ -62,6 +66,9 @@ class Integrity:
     concept_distance: float
     concept_ms_ssim: float
     prompts: int
+    mean_lpips: float | None
+    max_lpips: float | None
+    concept_lpips: float | None
 
 
 @dataclass(frozen=True)
@@ -191,7 +198,12 @@ def _report(message: common_pb2.Report) -> Report:
 
 
 def _integrity(message: common_pb2.Integrity) -> Integrity:
-    return Integrity(**{field.name: getattr(message, field.name) for field in fields(Integrity)})
+    optional = {field.name for field in message.DESCRIPTOR.fields if field.has_presence}
+    names = (field.name for field in fields(Integrity))
+    values: dict[str, Any] = {
+        name: _if_there(message, name) if name in optional else getattr(message, name) for name in names
+    }
+    return Integrity(**values)
 
 
 def _if_there(message: Message, name: str) -> float | None:

@@ -44,6 +44,9 @@ class Integrity:
         concept_distance: of the pictures that ask for the concept.
         concept_ms_ssim: of those.
         prompts: that must stay and were drawn.
+        mean_lpips: of the pictures that must stay; None, as the other two, where the machine has no LPIPS.
+        max_lpips: the largest of them.
+        concept_lpips: of the pictures that ask for the concept.
     """
 
     mean_distance: float
@@ -54,6 +57,9 @@ class Integrity:
     concept_distance: float
     concept_ms_ssim: float
     prompts: int
+    mean_lpips: float | None = None
+    max_lpips: float | None = None
+    concept_lpips: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ Perceptual distance, with ``f_b`` what the model's VAE encoder sees after its bl
 
     d(x, y) = mean over b and places of |f_b(x) - f_b(y)|^2 / 2        0: the same, 1: nothing in common, 2 at most
 
-MS-SSIM beside it, with a window as large as five scales of the picture allow. Drawn in a few steps: the pictures are to
-be compared with each other, not admired.
+MS-SSIM beside it, with a window as large as five scales of the picture allow, and LPIPS where the machine has it. Drawn
+in a few steps: the pictures are to be compared with each other, not admired.
 
 Source: Model Integrity, arXiv:2411.02068, which asks for the distance between the two models' outputs at equal seeds,
 as sets of good pictures can hide that each one changed. The distance is LPIPS', arXiv:1801.03924, without its learned
@@ -13,7 +13,7 @@ weights, in features of the model's own VAE. Never run on a GPU.
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -27,6 +27,7 @@ from unsee_core.changed_encoder import ChangedEncoder
 from unsee_core.denoise import DenoiseRun, decode_image, denoise_step
 from unsee_core.images import encode_image, to_pixels
 from unsee_core.job import GenerateJob
+from unsee_core.learned_distance import lpips_distances
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext
 from unsee_core.near_words import photo_of, vocabulary_names
@@ -99,9 +100,9 @@ def integrity_of(pipeline: Pipeline, drawn: Sequence[Drawn]) -> Integrity:
     sides = [to_pixels([one.pictures[side] for one in drawn], pipeline.default_size) for side in (0, 1)]
     distances = picture_distances(pipeline, *sides).tolist()
     likeness = ms_ssims(*sides).tolist()
-    worst = max(range(1, len(drawn)), key=distances.__getitem__)
     kept = range(1, len(drawn))
-    return Integrity(
+    worst = max(kept, key=distances.__getitem__)
+    figures = Integrity(
         mean_distance=sum(distances[i] for i in kept) / len(kept),
         max_distance=distances[worst],
         worst_prompt=drawn[worst].prompt,
@@ -111,6 +112,10 @@ def integrity_of(pipeline: Pipeline, drawn: Sequence[Drawn]) -> Integrity:
         concept_ms_ssim=likeness[0],
         prompts=len(kept),
     )
+    if (lpips := lpips_distances(*sides)) is None:
+        return figures
+    concept, *others = lpips.tolist()
+    return replace(figures, mean_lpips=sum(others) / len(others), max_lpips=max(others), concept_lpips=concept)
 
 
 @torch.no_grad()

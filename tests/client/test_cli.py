@@ -343,4 +343,8 @@ def test_integrity_is_shown_with_the_report(scripted: Server, run: Run) -> None:
     scripted[0].script["Erase"] = [lambda request, context: [done]]
     shown = " ".join(run("erase", "cat").stdout.split())
     assert "distance 0.100, at most 0.200 (a fox); MS-SSIM 0.000, at least 0.750;" in shown
-    assert "of 3 prompts" in shown
+    assert "the concept's 0.000 and 0.000; of 3 prompts" in shown
+    integrity.mean_lpips, integrity.max_lpips, integrity.concept_lpips = 0.25, 0.5, 0.75
+    done.completed.adapter.report.integrity.CopyFrom(integrity)
+    shown = " ".join(run("erase", "cat").stdout.split())
+    assert "LPIPS 0.250, at most 0.500, the concept's 0.750; of 3 prompts" in shown

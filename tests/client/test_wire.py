@@ -296,6 +296,9 @@ def test_answers_without_optional_parts_are_read_as_none() -> None:
     optional = ("image_loss_before", "image_loss_after", "reference_image_loss", "erase_ratio", "worst_erase_ratio")
     assert [getattr(report, name) for name in optional] == [None] * 5
     assert report.integrity is None
+    drawn = common_pb2.Report(integrity=common_pb2.Integrity(mean_lpips=0.0))
+    integrity = adapters.adapter_info(common_pb2.Adapter(report=drawn)).report.integrity
+    assert (integrity.mean_lpips, integrity.max_lpips) == (0.0, None)
 
 
 def test_a_phase_of_a_later_server_counts_as_training() -> None:

@@ -1,5 +1,6 @@
 """What an erasure does to pictures: the figures, what is drawn, and that nothing else depends on it."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import torch
 from torch import Tensor
 
 from tests.core.erasing import a_context
+from unsee_core import learned_distance
 from unsee_core.answers import EraseProgress, ReportImage
 from unsee_core.errors import InvalidRequestError
 from unsee_core.integrity import STEPS, draw_for_report, ms_ssims, picture_distances, report_prompts
 from unsee_core.job import Concept, EraseJob
+from unsee_core.learned_distance import lpips_distances
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.methods import EraseContext
 from unsee_core.pipeline import Pipeline
@@ -120,3 +123,67 @@ def test_pictures_are_written_nowhere(tiny_pipeline: Pipeline, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     drawn(a_context(tiny_pipeline, report_images=2), a_change(tiny_pipeline, 0.1))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Path]:
+    """The folder where torch's loaders keep what they fetched; empty."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path))
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    yield folder
+    torch.hub.set_dir(before)
+
+
+@pytest.fixture
+def lpips_files(hub: Path) -> Path:
+    """Random weights where the published ones would lie, with more in them than is read, as there is."""
+    torch.manual_seed(0)
+    distance = learned_distance._Lpips()
+    features = {name: value for name, value in distance.state_dict().items() if name.startswith("features")}
+    channels = {name: value.abs() for name, value in distance.state_dict().items() if name.startswith("lin")}
+    torch.save(features | {"classifier.1.bias": torch.zeros(4096)}, hub / learned_distance.BACKBONE)
+    torch.save(channels, hub / learned_distance.CHANNELS)
+    return hub
+
+
+@pytest.mark.usefixtures("lpips_files")
+@pytest.mark.parametrize("side", [16, 64, 100])
+def test_equal_pictures_have_no_lpips_and_noise_gives_them_more_and_more(side: int) -> None:
+    first = pictures(2, side)
+    others = (first, *((first + share * noise_like(first)).clamp(-1, 1) for share in (0.05, 0.5)))
+    same, near, far = (lpips_distances(first, other) for other in others)
+    assert same.tolist() == [0.0, 0.0]
+    assert (near > 0).all()
+    assert (far > near).all()
+
+
+@pytest.mark.usefixtures("lpips_files")
+def test_a_report_has_lpips_of_what_must_stay_and_of_the_concept(tiny_pipeline: Pipeline) -> None:
+    integrity, *_ = drawn(a_context(tiny_pipeline, report_images=3), a_change(tiny_pipeline, 0.5))
+    assert 0 < integrity.mean_lpips <= integrity.max_lpips
+    assert integrity.concept_lpips > 0
+
+
+@pytest.mark.parametrize("missing", [learned_distance.BACKBONE, learned_distance.CHANNELS])
+def test_without_its_weights_lpips_is_left_out(lpips_files: Path, missing: str, tiny_pipeline: Pipeline) -> None:
+    (lpips_files / missing).unlink()
+    integrity, *_ = drawn(a_context(tiny_pipeline, report_images=2), a_change(tiny_pipeline, 0.5))
+    assert (integrity.mean_lpips, integrity.max_lpips, integrity.concept_lpips) == (None, None, None)
+    assert integrity.max_distance > 0
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04"])
+def test_a_broken_file_of_weights_is_told_and_costs_lpips_alone(
+    lpips_files: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (lpips_files / learned_distance.BACKBONE).write_bytes(content)
+    assert lpips_distances(pictures(1), pictures(1)) is None
+    assert "LPIPS is left out of reports" in caplog.text
+
+
+def test_other_weights_than_alexnets_are_told(lpips_files: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save({"features.0.weight": torch.zeros(2)}, lpips_files / learned_distance.BACKBONE)
+    assert lpips_distances(pictures(1), pictures(1)) is None
+    assert "LPIPS is left out of reports" in caplog.text

@@ -309,7 +309,7 @@ MANIFEST = answers.Manifest(
         5.0,
         ("a warning",),
         {"cat": 0.0625},
-        answers.Integrity(0.5, 0.75, "a dog", 0.25, 0.125, 1.5, 0.0625, 3),
+        answers.Integrity(0.5, 0.75, "a dog", 0.25, 0.125, 1.5, 0.0625, 3, 0.375, 0.4375, 0.875),
     ),
     base_mismatch=True,
     concepts=(job.Concept("dog", ("hound",), "brand"),),

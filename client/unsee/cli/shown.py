@@ -53,4 +53,6 @@ def _integrity_of(integrity: Integrity) -> str:
     kept = f"distance {integrity.mean_distance:.3f}, at most {integrity.max_distance:.3f} ({integrity.worst_prompt})"
     likeness = f"MS-SSIM {integrity.mean_ms_ssim:.3f}, at least {integrity.min_ms_ssim:.3f}"
     concept = f"the concept's {integrity.concept_distance:.3f} and {integrity.concept_ms_ssim:.3f}"
-    return f"{kept}; {likeness}; {concept}; of {integrity.prompts} prompts"
+    learned = (integrity.mean_lpips, integrity.max_lpips, integrity.concept_lpips)
+    lpips = "LPIPS {:.3f}, at most {:.3f}, the concept's {:.3f}; ".format(*learned) if None not in learned else ""
+    return f"{kept}; {likeness}; {concept}; {lpips}of {integrity.prompts} prompts"

@@ -383,6 +383,9 @@ class Integrity(google.protobuf.message.Message):
     CONCEPT_DISTANCE_FIELD_NUMBER: builtins.int
     CONCEPT_MS_SSIM_FIELD_NUMBER: builtins.int
     PROMPTS_FIELD_NUMBER: builtins.int
+    MEAN_LPIPS_FIELD_NUMBER: builtins.int
+    MAX_LPIPS_FIELD_NUMBER: builtins.int
+    CONCEPT_LPIPS_FIELD_NUMBER: builtins.int
     mean_distance: builtins.float
     """Mean perceptual distance of the pictures that must stay: 0 where they are
     the same, 2 at most.
@@ -403,6 +406,14 @@ class Integrity(google.protobuf.message.Message):
     """MS-SSIM of those."""
     prompts: builtins.int
     """Prompts that must stay and were drawn."""
+    mean_lpips: builtins.float
+    """Mean LPIPS of the pictures that must stay; unset, as the other two, where
+    the server's machine has none.
+    """
+    max_lpips: builtins.float
+    """The largest of them."""
+    concept_lpips: builtins.float
+    """LPIPS of the pictures that ask for the concept."""
     def __init__(
         self,
         *,
@@ -414,8 +425,18 @@ class Integrity(google.protobuf.message.Message):
         concept_distance: builtins.float = ...,
         concept_ms_ssim: builtins.float = ...,
         prompts: builtins.int = ...,
+        mean_lpips: builtins.float | None = ...,
+        max_lpips: builtins.float | None = ...,
+        concept_lpips: builtins.float | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["concept_distance", b"concept_distance", "concept_ms_ssim", b"concept_ms_ssim", "max_distance", b"max_distance", "mean_distance", b"mean_distance", "mean_ms_ssim", b"mean_ms_ssim", "min_ms_ssim", b"min_ms_ssim", "prompts", b"prompts", "worst_prompt", b"worst_prompt"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_concept_lpips", b"_concept_lpips", "_max_lpips", b"_max_lpips", "_mean_lpips", b"_mean_lpips", "concept_lpips", b"concept_lpips", "max_lpips", b"max_lpips", "mean_lpips", b"mean_lpips"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_concept_lpips", b"_concept_lpips", "_max_lpips", b"_max_lpips", "_mean_lpips", b"_mean_lpips", "concept_distance", b"concept_distance", "concept_lpips", b"concept_lpips", "concept_ms_ssim", b"concept_ms_ssim", "max_distance", b"max_distance", "max_lpips", b"max_lpips", "mean_distance", b"mean_distance", "mean_lpips", b"mean_lpips", "mean_ms_ssim", b"mean_ms_ssim", "min_ms_ssim", b"min_ms_ssim", "prompts", b"prompts", "worst_prompt", b"worst_prompt"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_concept_lpips", b"_concept_lpips"]) -> typing.Literal["concept_lpips"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_lpips", b"_max_lpips"]) -> typing.Literal["max_lpips"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_mean_lpips", b"_mean_lpips"]) -> typing.Literal["mean_lpips"] | None: ...
 
 global___Integrity = Integrity
 
