@@ -5,7 +5,7 @@ nothing and erase nothing, but they take the time and the memory of real ones, a
 Erasures are in process, from decoded pictures to the change; the report stands apart. Pictures count from their
 prompts to decoded images. Writes ``bench/results/full_size.{json,md}``.
 
-On a CPU: ``--no-images --picture-size 64 --steps 2 --batches 1``; a picture of 768 pixels takes minutes there.
+On a CPU: ``--no-images --methods closed_form --picture-size 64 --steps 2 --batches 1``.
 """
 
 import argparse

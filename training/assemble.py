@@ -41,11 +41,21 @@ def assemble(work: Path, target: Path) -> None:
         shutil.rmtree(partial / part, ignore_errors=True)
     pipeline.save_pretrained(partial, max_shard_size=LARGEST_FILE)
     _widen_support(partial, work)
+    _forget_folders(partial)
     old = target.with_name(target.name + ".old")
     if target.exists():
         target.rename(old)
     partial.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _forget_folders(directory: Path) -> None:
+    """Take out of the configurations where on this machine the parts were read from."""
+    for part in ("unet", "vae"):
+        file = directory / part / "config.json"
+        config = json.loads(file.read_text())
+        config.pop("_name_or_path", None)
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _widen_support(directory: Path, work: Path) -> None:

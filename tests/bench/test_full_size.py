@@ -1,4 +1,4 @@
-"""The full-size bench: what it writes, on a tiny model; its random weights are those of the published architecture."""
+"""The full-size bench: what it writes, on the embedded model; that its random weights have the published shapes."""
 
 import json
 import math

@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
+from training.assemble import _forget_folders
 from training.icons import ICON_SETS
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,20 @@ def test_transformers_4_finds_its_names_in_the_text_encoder():
         assert all(name.startswith("text_model.") for name in tensors.keys())  # noqa: SIM118
     assert "torch_dtype" in json.loads((MODEL / "text_encoder" / "config.json").read_text())
     assert {"vocab.json", "merges.txt"} <= {file.name for file in (MODEL / "tokenizer").iterdir()}
+
+
+def test_no_configuration_says_where_a_part_was_read_from():
+    files = sorted(MODEL.glob("*/*.json"))
+    assert [file for file in files if "_name_or_path" in file.read_text(encoding="utf-8")] == []
+
+
+def test_what_assembles_the_model_takes_folders_out_of_configurations(tmp_path: Path):
+    for part in ("unet", "vae"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text('{"_name_or_path": "/home/me/unet", "in_channels": 4}')
+    _forget_folders(tmp_path)
+    for part in ("unet", "vae"):
+        assert json.loads((tmp_path / part / "config.json").read_text()) == {"in_channels": 4}
 
 
 def test_every_icon_set_is_credited_with_its_version_and_licence_wherever_its_pictures_are():
