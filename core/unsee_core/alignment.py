@@ -67,11 +67,13 @@ def align(prompts: Tensor, anchors: Tensor, end: Tensor) -> Alignment:
     lengths, anchor_lengths = ((side == end).all(-1).float().argmax(1).cpu() + 1 for side in (prompts, anchors))
     shortest = torch.minimum(lengths, anchor_lengths)
     positions = torch.arange(prompts.shape[1])[None]  # (1, L)
-    is_inside = positions < shortest[:, None]
 
-    # 1. How many tokens both begin with, and end with.
-    forwards = (prompts == anchors).all(-1).cpu() & is_inside
-    backwards = (_from_the_end(prompts, lengths) == _from_the_end(anchors, anchor_lengths)).all(-1).cpu() & is_inside
+    # 1. How many tokens both begin with, and end with; later positions are padding.
+    longest = int(shortest.max())
+    is_inside = positions[:, :longest] < shortest[:, None]
+    reversed_sides = _from_the_end(prompts, lengths, longest) == _from_the_end(anchors, anchor_lengths, longest)
+    forwards = (prompts[:, :longest] == anchors[:, :longest]).all(-1).cpu() & is_inside
+    backwards = reversed_sides.all(-1).cpu() & is_inside
     beginning, ending = (same.long().cumprod(1).sum(1) for same in (forwards, backwards))
     start = torch.minimum(beginning, shortest - 1)
     ending = torch.minimum(ending, shortest - start)
@@ -85,7 +87,7 @@ def align(prompts: Tensor, anchors: Tensor, end: Tensor) -> Alignment:
     return Alignment(source.clamp(0, prompts.shape[1] - 1), positions >= start[:, None], lengths - 1)
 
 
-def _from_the_end(values: Tensor, lengths: Tensor) -> Tensor:
-    """Return ``(n, L, d)`` values in reverse order from each row's end on; what lies beyond its start repeats that."""
-    index = (lengths[:, None] - 1 - torch.arange(values.shape[1])).clamp_min(0).to(values.device)
-    return values.gather(1, index[..., None].expand_as(values))
+def _from_the_end(values: Tensor, lengths: Tensor, count: int) -> Tensor:
+    """Return ``(n, count, d)`` values in reverse order from each row's end on; beyond its start that repeats."""
+    index = (lengths[:, None] - 1 - torch.arange(count)).clamp_min(0).to(values.device)
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -101,6 +101,13 @@ def led_pairs(
     return led
 
 
+def name_nothing(texts: Sequence[str], vocabulary: Vocabulary) -> list[bool]:
+    """Return of each text whether no thing or person that a vocabulary or a template knows stands in it."""
+    things = {name.lower() for name in (*vocabulary.nouns, *vocabulary.people)}
+    naming = Naming(things | {thing.split(maxsplit=1)[1] for thing in THINGS}, vocabulary)
+    return [naming.first_in(text) is None for text in texts]
+
+
 def pairs_of(concept: Concept, anchor: str, templates: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Return the pairs of other templates, in which ``{}``, ``{a}`` and ``{x}`` stand as in ``prompts``."""
     found = [pair for word in concept.words for pair in _filled(concept, word, anchor, templates)]

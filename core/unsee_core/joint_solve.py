@@ -6,12 +6,16 @@ the output that the prompt is to have there and h0 the one that a held prompt ha
     dW = argmin  sum_concepts sum_i w_i |dW k_i - (h*_i - h_i)|^2
                + retain_weight mean_j |dW k_j - (h0_j - h_j)|^2 + ridge |dW|^2
 
+Prompts in which nothing else is named go ``beyond``: (h*_i - h_i) is (1 + beyond) times as long. Without their concept
+they say nothing in particular, of which a model draws anything, the concept too; beyond, it draws anything else.
+
 h and k are those after the layers before have changed, so that a later layer leads on what is left, and mends what was
 moved. In the last layer distances are measured as the U-Net's cross-attention sees them, which decides what survives
 the cut to a low rank. No gradients, no U-Net.
 
 Sources: UCE, arXiv:2308.14761; EMCID, arXiv:2403.13807; ReFACT, arXiv:2306.00738. Ours: every position from the concept
-on is led, to the same prompt without it; what later layers mend; the metric; activation-aware cutting; joint solving.
+on is led, to the same prompt without it, and beyond; what later layers mend; the metric; activation-aware cutting;
+joint solving.
 """
 
 from collections.abc import Generator, Sequence
@@ -23,6 +27,7 @@ from torch import Tensor
 from unsee_core.alignment import NEAR_PADDING, Reach, align
 from unsee_core.answers import EraseProgress
 from unsee_core.encoder import KEY_PREFIX, EncoderTail, end_vector, hidden_from_vectors
+from unsee_core.erase_pairs import name_nothing
 from unsee_core.least_squares import low_rank, solve_change
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.metric import cross_attention_metric
@@ -45,6 +50,7 @@ class Recipe:
         empty_rows: how many held prompts the empty one, which every guided picture uses, weighs as.
         use_metric: the last layer's factors are cut in the cross-attention metric; else in the plain distance.
         reach: the last positions that are led: a prompt's words, the end token too, or the padding too.
+        beyond: how much further prompts are led that name nothing else, as a share of the way left in each layer.
         beside: prompts with another thing, for each of a concept's words.
         in_looks: templates, 1-3, in which a concept stands in every look.
         prefixes: prompts behind random tokens, for each of a concept's words; twice as many are held.
@@ -57,7 +63,8 @@ class Recipe:
     empty_rows: int = 16
     use_metric: bool = True
     reach: Reach = "padding"
-    beside: int = 48
+    beyond: float = 1.0
+    beside: int = 84
     in_looks: int = 1
     prefixes: int = 0
 
@@ -71,6 +78,7 @@ class States:
         wanted: of the prompts that these are to become, row for row as long; of held ones, the same as ``now``.
         source: ``(n, L)`` position of ``wanted`` that each position goes to; None: its own.
         weights: ``(n, L)``; rows of weight 0 are only looked through.
+        beyond: ``(n,)`` how much further than to ``wanted`` a row is led; None: none.
         known: what ``wanted`` is after each of the coming layers, where that was computed before; else empty.
         keys: what enters the first layer's ``fc2``, where that was; ``known`` has that layer's output then.
     """
@@ -79,19 +87,21 @@ class States:
     wanted: Tensor
     source: Tensor | None
     weights: Tensor
+    beyond: Tensor | None = None
     known: tuple[Tensor, ...] = ()
     keys: Tensor | None = None
 
     @classmethod
     def held(cls, now: Tensor, known: Sequence[Tensor] = (), keys: Tensor | None = None) -> "States":
         """Return rows that shall stay as they are, of weight 1."""
-        return cls(now, now, None, torch.ones_like(now[..., 0]), tuple(known), keys)
+        return cls(now, now, None, torch.ones_like(now[..., 0]), known=tuple(known), keys=keys)
 
-    def targets(self, outputs: Tensor) -> Tensor:
-        """Return ``(n, L, d)`` outputs of the wanted rows where the rows have them."""
-        if self.source is None:
-            return outputs
-        return outputs.gather(1, self.source[..., None].expand(-1, -1, outputs.shape[-1]))
+    def way(self, wanted: Tensor, output: Tensor) -> Tensor:
+        """Return what a layer is to add to its output, ``(n, L, d)``, from what it makes of ``wanted`` and ``now``."""
+        if self.source is not None:
+            wanted = wanted.gather(1, self.source[..., None].expand(-1, -1, wanted.shape[-1]))
+        way = wanted - output
+        return way if self.beyond is None else way * (1 + self.beyond[:, None, None])
 
     def wanted_after(self, tail: EncoderTail, layer: int, output: Tensor) -> Tensor:
         """Return ``wanted`` after a layer that makes ``output`` of ``now``."""
@@ -116,13 +126,26 @@ def led_states(
     pairs: Sequence[tuple[str, str]],
     words: Sequence[PseudoWord],
     first_layer: int,
-    reach: Reach = "padding",
+    recipe: Recipe,
+    *,
+    anchor: str,
 ) -> list[States]:
-    """Return the states of prompts and of what each becomes; weights sum to 1 over all."""
+    """Return the states of prompts and of what each becomes; weights sum to 1 over all.
+
+    Args:
+        pipeline: the resident model; read only.
+        pairs: of a prompt and what it becomes.
+        words: that stand in them.
+        first_layer: the first that the states enter.
+        recipe: of the solve.
+        anchor: that stands in what prompts become; "": prompts go beyond that where it names nothing.
+    """
     prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*pairs, strict=True))
     alignment = align(prompts, becomes, end_vector(pipeline))
     needed = (alignment.ends + 1 + NEAR_PADDING // 2).tolist()
-    all_weights, states = alignment.weights(reach), []
+    is_empty = torch.tensor(name_nothing([text for _, text in pairs], pipeline.vocabulary), device=pipeline.device)
+    beyond = is_empty * (0.0 if anchor.strip() else recipe.beyond)
+    all_weights, states = alignment.weights(recipe.reach), []
     for group in cut_groups(needed, prompts.shape[1], LED_CUTS):
         rows = list(group.numbers)
         now, wanted = (
@@ -130,7 +153,7 @@ def led_states(
         )
         source = alignment.source[rows, : group.length].clamp(max=group.length - 1).to(now.device)
         weights = all_weights[rows, : group.length].to(now.device)
-        states.append(States(now, wanted, source, weights))
+        states.append(States(now, wanted, source, weights, beyond[rows]))
     _stand_for_all(states)
     total = sum(float(part.weights.sum()) for part in states)
     for part in states:
@@ -231,7 +254,7 @@ def _solve_layer(
         weighted = keys * part.weights[..., None]
         gram = gram + weighted.flatten(0, 1).T @ keys.flatten(0, 1)
         if wanted is not output:
-            cross = cross + weighted.flatten(0, 1).T @ (part.targets(wanted) - output).flatten(0, 1)
+            cross = cross + weighted.flatten(0, 1).T @ part.way(wanted, output).flatten(0, 1)
         passed.append((keys, output, wanted))
     gram.diagonal().add_(recipe.ridge * gram.diagonal().mean())
     pair = low_rank(solve_change(gram, cross), gram, metric, recipe.rank)

@@ -64,7 +64,7 @@ class _Problem:
             in_looks=self.recipe.in_looks,
             prefixes=random_prefixes(self.pipeline, self.recipe.prefixes),
         )
-        return led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe.reach)
+        return led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe, anchor=self.anchor)
 
 
 def run(context: EraseContext) -> MethodRun:
