@@ -36,7 +36,7 @@ from unsee_core.job import EraseJob, Limits
 from unsee_core.methods import METHODS
 from unsee_core.pipeline import Pipeline, load_pipeline
 
-HARDENING = ("harden", "random_prefixes")
+HARDENING = ("harden", "random_prefixes", "beyond")
 SIDES = ("unedited", "adapter", "control")
 FIELDS = ("inversion_steps", "prompt_steps", "noise_steps", "restarts", "pictures", "drawing_steps")
 
@@ -168,7 +168,7 @@ def _row(line: Mapping[str, Any]) -> str:
 
 def method_of(line: Mapping[str, Any]) -> str:
     """Return by what a concept was erased: the method, and what it was told to do against attacks."""
-    chosen = ((option, line[option]) for option in HARDENING if line[option])
+    chosen = ((option, line[option]) for option in HARDENING if line.get(option))
     return ", ".join([line["method"], *(option if value is True else f"{option} {value}" for option, value in chosen)])
 
 
@@ -185,6 +185,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["closed_form"])
     parser.add_argument("--harden", type=int, default=0, help="rounds of closed_form's hardening")
     parser.add_argument("--random-prefixes", action="store_true", help="closed_form leads prompts behind those, too")
+    parser.add_argument("--beyond", action="store_true", help="closed_form leads prompts beyond what they become")
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=[], help="only these")
     parser.add_argument("--inversion-tokens", nargs="+", type=int)
     for field in FIELDS:

@@ -14,7 +14,7 @@ from unsee_core.answers import EraseProgress
 from unsee_core.conditioning import AppliedAdapter
 from unsee_core.edit_work import library_versions
 from unsee_core.images import open_image
-from unsee_core.job import Concept, EraseJob, Limits
+from unsee_core.job import Concept, EraseJob, Limits, OptionValue
 from unsee_core.joint_solve import Recipe
 from unsee_core.methods import METHODS, EraseContext, Erasure, Settings, check_job, closed_form
 from unsee_core.methods.from_images import named_by_images
@@ -23,9 +23,13 @@ from unsee_core.report import make_report
 
 IMAGES_ALONE = "images_alone"
 """The default method without a name: what the images show is learned as pseudo-words first."""
-RANDOM_PREFIXES = "random_prefixes"
-"""The default method with its option of that name."""
-ALL_METHODS = (*METHODS, RANDOM_PREFIXES, IMAGES_ALONE, *BASELINES)
+OPTIONS: Mapping[str, Mapping[str, OptionValue]] = {
+    "random_prefixes": {"random_prefixes": True},
+    "beyond": {"beyond": True},
+    "beyond_random_prefixes": {"beyond": True, "random_prefixes": True},
+}
+"""The default method with options against what comes back."""
+ALL_METHODS = (*METHODS, *OPTIONS, IMAGES_ALONE, *BASELINES)
 T = TypeVar("T")
 
 
@@ -58,9 +62,7 @@ def job_of(name: str, method: str, *, images: Path = CLIENT_IMAGES, seed: int = 
     named = replace(concept_of(name), synonyms=())
     concept = Concept("", kind=named.kind) if method == IMAGES_ALONE else named
     job = EraseJob(concept, images=client_images(name, images), method=method if method in METHODS else None, seed=seed)
-    if method == RANDOM_PREFIXES:
-        return replace(job, method=closed_form.METHOD.name, options={"random_prefixes": True})
-    return job
+    return replace(job, method=closed_form.METHOD.name, options=OPTIONS[method]) if method in OPTIONS else job
 
 
 def settings_of(pipeline: Pipeline, method: str, job: EraseJob) -> Settings:
@@ -70,7 +72,7 @@ def settings_of(pipeline: Pipeline, method: str, job: EraseJob) -> Settings:
 
 def recipe_of(method: str) -> dict[str, Any]:
     """Return what a method's figures depend on besides its settings: closed_form's constants."""
-    return asdict(Recipe()) if method in (closed_form.METHOD.name, RANDOM_PREFIXES, IMAGES_ALONE) else {}
+    return asdict(Recipe()) if method in (closed_form.METHOD.name, IMAGES_ALONE, *OPTIONS) else {}
 
 
 def edit(pipeline: Pipeline, method: str, job: EraseJob) -> Edited:

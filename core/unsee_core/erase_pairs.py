@@ -101,11 +101,11 @@ def led_pairs(
     return led
 
 
-def name_nothing(texts: Sequence[str], vocabulary: Vocabulary) -> list[bool]:
-    """Return of each text whether no thing or person that a vocabulary or a template knows stands in it."""
+def name_nothing(texts: Sequence[str], vocabulary: Vocabulary) -> list[int]:
+    """Return the numbers of the texts in which no thing or person stands that the vocabulary or a template knows."""
     things = {name.lower() for name in (*vocabulary.nouns, *vocabulary.people)}
     naming = Naming(things | {thing.split(maxsplit=1)[1] for thing in THINGS}, vocabulary)
-    return [naming.first_in(text) is None for text in texts]
+    return [i for i, text in enumerate(texts) if naming.first_in(text) is None]
 
 
 def pairs_of(concept: Concept, anchor: str, templates: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -6,8 +6,8 @@ the output that the prompt is to have there and h0 the one that a held prompt ha
     dW = argmin  sum_concepts sum_i w_i |dW k_i - (h*_i - h_i)|^2
                + retain_weight mean_j |dW k_j - (h0_j - h_j)|^2 + ridge |dW|^2
 
-Prompts in which nothing else is named go ``beyond``: (h*_i - h_i) is (1 + beyond) times as long. Without their concept
-they say nothing in particular, of which a model draws anything, the concept too; beyond, it draws anything else.
+Prompts in which no other thing is named may go ``beyond``: (h*_i - h_i) is (1 + beyond) times as long. Without their
+concept they say nothing in particular, and a model draws anything, by chance the concept; beyond, anything else.
 
 h and k are those after the layers before have changed, so that a later layer leads on what is left, and mends what was
 moved. In the last layer distances are measured as the U-Net's cross-attention sees them, which decides what survives
@@ -50,7 +50,7 @@ class Recipe:
         empty_rows: how many held prompts the empty one, which every guided picture uses, weighs as.
         use_metric: the last layer's factors are cut in the cross-attention metric; else in the plain distance.
         reach: the last positions that are led: a prompt's words, the end token too, or the padding too.
-        beyond: how much further prompts are led that name nothing else, as a share of the way left in each layer.
+        beyond: how much further prompts are led that name no other thing, as a share of the way left in each layer.
         beside: prompts with another thing, for each of a concept's words.
         in_looks: templates, 1-3, in which a concept stands in every look.
         prefixes: prompts behind random tokens, for each of a concept's words; twice as many are held.
@@ -63,8 +63,8 @@ class Recipe:
     empty_rows: int = 16
     use_metric: bool = True
     reach: Reach = "padding"
-    beyond: float = 1.0
-    beside: int = 84
+    beyond: float = 0.0
+    beside: int = 48
     in_looks: int = 1
     prefixes: int = 0
 
@@ -143,8 +143,9 @@ def led_states(
     prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*pairs, strict=True))
     alignment = align(prompts, becomes, end_vector(pipeline))
     needed = (alignment.ends + 1 + NEAR_PADDING // 2).tolist()
-    is_empty = torch.tensor(name_nothing([text for _, text in pairs], pipeline.vocabulary), device=pipeline.device)
-    beyond = is_empty * (0.0 if anchor.strip() else recipe.beyond)
+    beyond = torch.zeros(len(pairs), device=pipeline.device)
+    if recipe.beyond and not anchor.strip():
+        beyond[name_nothing([text for _, text in pairs], pipeline.vocabulary)] = recipe.beyond
     all_weights, states = alignment.weights(recipe.reach), []
     for group in cut_groups(needed, prompts.shape[1], LED_CUTS):
         rows = list(group.numbers)

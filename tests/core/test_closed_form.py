@@ -77,7 +77,7 @@ def no_cat(pipeline: Pipeline) -> LoraFactors:
 
 
 def test_a_concept_is_gone_and_so_are_its_other_names(pipeline: Pipeline, no_cat: LoraFactors) -> None:
-    assert ratio(pipeline, no_cat, Concept("cat")) < 0.4
+    assert ratio(pipeline, no_cat, Concept("cat")) < 0.25
     assert ratio(pipeline, no_cat, Concept("kitten")) < 0.4
 
 

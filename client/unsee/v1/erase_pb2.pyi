@@ -286,6 +286,7 @@ class ClosedFormOptions(google.protobuf.message.Message):
     IMAGE_WORDS_FIELD_NUMBER: builtins.int
     HARDEN_FIELD_NUMBER: builtins.int
     RANDOM_PREFIXES_FIELD_NUMBER: builtins.int
+    BEYOND_FIELD_NUMBER: builtins.int
     layers: builtins.int
     """How many of the text encoder's last layers change, 1 to all. Absent: the
     method's default.
@@ -302,6 +303,12 @@ class ClosedFormOptions(google.protobuf.message.Message):
     """True: the concept's prompts are erased behind random tokens too, and others
     held there, against adversarial prompts. Absent: false.
     """
+    beyond: builtins.bool
+    """True: prompts that name nothing but the concept are led beyond what they
+    become without it, away from the concept. Less of it comes back, by chance
+    or by an attack; the looks of other pictures suffer a little. Not with an
+    anchor, which takes the concept's place. Absent: false.
+    """
     def __init__(
         self,
         *,
@@ -309,9 +316,12 @@ class ClosedFormOptions(google.protobuf.message.Message):
         image_words: builtins.int | None = ...,
         harden: builtins.int | None = ...,
         random_prefixes: builtins.bool | None = ...,
+        beyond: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_beyond", b"_beyond", "_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "beyond", b"beyond", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_beyond", b"_beyond", "_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "beyond", b"beyond", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_beyond", b"_beyond"]) -> typing.Literal["beyond"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_harden", b"_harden"]) -> typing.Literal["harden"] | None: ...
     @typing.overload

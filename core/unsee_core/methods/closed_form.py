@@ -9,7 +9,8 @@
 
 With ``image_words = n`` the images are inverted to a pseudo-word of n tokens that is erased too; with ``harden = n``
 textual inversion goes through the erased encoder n times, and what it finds is erased as well. With
-``random_prefixes`` the concept's prompts are led behind random tokens too, and others held there.
+``random_prefixes`` the concept's prompts are led behind random tokens too, and others held there. With ``beyond``
+prompts that name no other thing are led beyond what they become, and the concept beside more things.
 
 Sources: see ``unsee_core.joint_solve``; RECE, arXiv:2407.12383, for erasing again what is found; textual inversion,
 arXiv:2208.01618. Ours: what is said above. Never run on a GPU.
@@ -40,6 +41,7 @@ from unsee_core.random_prefixes import random_prefixes
 INVERSION_STEPS = 80
 HARDEN_TOKENS = 2
 PREFIXES = 32
+BEYOND, BESIDE_BEYOND = 1.0, 84
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,10 @@ def run(context: EraseContext) -> MethodRun:
     """Erase by one solve, harden where asked, and choose the strength where none is given."""
     settings = context.settings
     prefixes = PREFIXES if settings.flag("random_prefixes") else 0
-    return erase(context, Recipe(layers=settings.integer("layers"), rank=settings.rank, prefixes=prefixes))
+    recipe = Recipe(layers=settings.integer("layers"), rank=settings.rank, prefixes=prefixes)
+    if settings.flag("beyond"):
+        recipe = replace(recipe, beyond=BEYOND, beside=BESIDE_BEYOND)
+    return erase(context, recipe)
 
 
 def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
@@ -182,6 +187,12 @@ METHOD = Method(
             "bool",
             False,
             "Leads and holds prompts behind random tokens too, as adversarial ones are.",
+        ),
+        MethodOption(
+            "beyond",
+            "bool",
+            False,
+            "Leads prompts that name nothing else beyond what they become: less comes back, looks suffer a little.",
         ),
     ),
     run=run,
