@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel
 from bench import budgets, cells, lines, quality
 from bench.asking import Sizes, asked_of
 from bench.budgets import Budget
-from bench.editing import IMAGES_ALONE, RANDOM_PREFIXES, edit
+from bench.editing import IMAGES_ALONE, OPTIONS, edit
 from bench.eyes import ClipJudge, OwnJudge
 from bench.gallery import Gallery
 from bench.measures import Measure
@@ -21,7 +22,7 @@ from bench.painting import Model, Sampler, paint
 from bench.quality_grid import CELL, columns_of, grid
 from bench.quality_report import COLUMNS, GOALS, LEGEND, summary
 from training.world import LOOKS, OBJECTS
-from unsee_core.job import Concept
+from unsee_core.job import Concept, OptionValue
 from unsee_core.pipeline import Pipeline
 
 TINY = Budget(
@@ -102,16 +103,18 @@ def test_a_strip_of_the_grid_that_is_not_kept_is_drawn_anew(run, tmp_path: Path)
     assert (tmp_path / "quality_small.png").read_bytes() == grid_before
 
 
-def test_random_prefixes_are_the_default_method_with_that_option(tiny_pipeline: Pipeline):
-    job = quality.job_of("dog", RANDOM_PREFIXES)
-    plain, prefixed = (
-        quality.settings_of(tiny_pipeline, name, quality.job_of("dog", name))
-        for name in ("closed_form", RANDOM_PREFIXES)
+@pytest.mark.parametrize(("method", "options"), OPTIONS.items())
+def test_an_options_row_is_the_default_method_with_it(
+    method: str, options: Mapping[str, OptionValue], tiny_pipeline: Pipeline
+):
+    job = quality.job_of("dog", method)
+    plain, chosen = (
+        quality.settings_of(tiny_pipeline, name, quality.job_of("dog", name)) for name in ("closed_form", method)
     )
-    assert job.options == {"random_prefixes": True}
-    assert prefixed.options == plain.options | {"random_prefixes": True}
-    assert prefixed.method == plain.method == "closed_form"
-    assert quality.recipe_of(RANDOM_PREFIXES) == quality.recipe_of("closed_form")
+    assert job.options == options
+    assert chosen.options == plain.options | options
+    assert chosen.method == plain.method == "closed_form"
+    assert quality.recipe_of(method) == quality.recipe_of("closed_form")
 
 
 def test_images_alone_are_erased_by_the_default_method_without_a_name(tiny_pipeline: Pipeline):

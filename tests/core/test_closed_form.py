@@ -13,7 +13,7 @@ from unsee_core.answers import EraseProgress
 from unsee_core.changed_encoder import ChangedEncoder
 from unsee_core.concept_figures import concept_figures
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
-from unsee_core.erase_pairs import erase_pairs, led_pairs, pairs_of
+from unsee_core.erase_pairs import erase_pairs, led_pairs, name_nothing, pairs_of
 from unsee_core.errors import InvalidRequestError
 from unsee_core.held import LEAST_STRENGTH, MOST_STRENGTH
 from unsee_core.job import AnchoredConcept, Concept, EraseJob
@@ -181,6 +181,32 @@ def test_random_prefixes_let_less_of_the_concept_through_behind_other_words(
         without, _ = encoder([f"{words} a photo" for words in behind])
         left.append(float((seen_distance(metric, after, without) / seen_distance(metric, before, without)).mean()))
     assert left[1] < 0.9 * left[0]
+
+
+def test_beyond_goes_on_away_from_the_concept_but_beside_other_things_and_to_an_anchor_it_does_not(
+    pipeline: Pipeline, no_cat: LoraFactors
+) -> None:
+    def way(factors: LoraFactors, prompt: str, becomes: str) -> float:
+        """Return how far the prompt's end went towards what it becomes, as a share of the way."""
+        before, after = ChangedEncoder(a_context(pipeline), factors)([prompt, becomes])
+        ends = [len(pipeline.tokenizer(text).input_ids) - 1 for text in (prompt, becomes)]
+        start, goal, now = before[0, ends[0]], before[1, ends[1]], after[0, ends[0]]
+        return float((now - start) @ (goal - start) / (goal - start).square().sum())
+
+    beyond = finish(a_context(pipeline, options={"beyond": True}))[0].factors
+    for prompt, becomes in (("a photo of a cat", "a photo"), ("an icon of a cat", "an icon")):
+        assert way(beyond, prompt, becomes) > way(no_cat, prompt, becomes) + 0.1
+    assert way(beyond, "a cat and a rocket", "a rocket") < way(beyond, "a photo of a cat", "a photo")
+    to_dog = [finish(a_context(pipeline, anchor="dog", options=o))[0].factors for o in ({}, {"beyond": True})]
+    assert (
+        way(to_dog[1], "a photo of a cat", "a photo of a dog")
+        < way(to_dog[0], "a photo of a cat", "a photo of a dog") + 0.1
+    )
+
+
+def test_a_text_names_nothing_where_neither_the_vocabulary_nor_a_template_has_a_word_of_it() -> None:
+    texts = ("a photo", "a photo of a dog", "sepia style", "two fishes on a table", "a tree", "")
+    assert name_nothing(texts, WORDS) == [0, 2, 5]
 
 
 def test_pairs_say_what_each_prompt_becomes() -> None:

@@ -57,6 +57,7 @@ VALUES: dict[str, Any] = {
     "closed_form.image_words": 1,
     "closed_form.harden": 1,
     "closed_form.random_prefixes": True,
+    "closed_form.beyond": True,
     "ablation.pictures": 4,
     "surgical.pictures": 4,
     "sdd.ema_decay": 0.5,
