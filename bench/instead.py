@@ -33,6 +33,7 @@ from unsee_core.job import Concept
 from unsee_core.pipeline import load_pipeline
 
 BUDGET = BUDGETS["small"]
+METHODS = ("closed_form", "beyond", "few_shot_lora")
 LEFT_OUT = "unedited, without the word"
 
 
@@ -96,7 +97,7 @@ def markdown(content: Mapping[str, Any], found: Mapping[str, Sequence[Instead]])
 def main(arguments: Sequence[str] | None = None) -> int:
     """Erase, draw, count, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", choices=ALL_METHODS, default=["closed_form", "few_shot_lora"])
+    parser.add_argument("--methods", nargs="+", choices=ALL_METHODS, default=METHODS)
     parser.add_argument("--concepts", nargs="+", choices=OBJECTS, default=BUDGET.objects["held-out"])
     parser.add_argument("--model", default=str(MODEL), help="a folder in Stable Diffusion 2's layout")
     parser.add_argument("--results", type=Path, default=RESULTS)
