@@ -3,11 +3,11 @@
 For each of the last layers, from the first to the last of them, with k what enters ``fc2``, h the layer's output, h*
 the output that the prompt is to have there and h0 the one that a held prompt had:
 
-    dW = argmin  sum_concepts sum_i w_i |dW k_i - (h*_i - h_i)|^2
+    dW = argmin  sum_concepts sum_i w_i |dW k_i - (1 + b_i) (h*_i - h_i)|^2
                + retain_weight mean_j |dW k_j - (h0_j - h_j)|^2 + ridge |dW|^2
 
-Prompts in which no other thing is named may go ``beyond``: (h*_i - h_i) is (1 + beyond) times as long. Without their
-concept they say nothing in particular, and a model draws anything, by chance the concept; beyond, anything else.
+b is 0, or ``beyond`` in prompts in which no other thing is named: without their concept they say nothing in particular,
+and a model draws anything, by chance the concept; beyond, anything else.
 
 h and k are those after the layers before have changed, so that a later layer leads on what is left, and mends what was
 moved. In the last layer distances are measured as the U-Net's cross-attention sees them, which decides what survives
