@@ -168,7 +168,7 @@ def _row(line: Mapping[str, Any]) -> str:
 
 def method_of(line: Mapping[str, Any]) -> str:
     """Return by what a concept was erased: the method, and what it was told to do against attacks."""
-    chosen = ((option, line[option]) for option in HARDENING if line.get(option))
+    chosen = ((option, line[option]) for option in HARDENING if line[option])
     return ", ".join([line["method"], *(option if value is True else f"{option} {value}" for option, value in chosen)])
 
 
@@ -220,8 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = []
     for method in options.methods:
         for name in options.concepts:
-            settings = asdict(settings_of(pipeline, method, erasing(name, method, options)))
-            key = {"concept": name, "method": method, **under, "settings": settings, "recipe": recipe_of(method)}
+            settings = settings_of(pipeline, method, erasing(name, method, options))
+            how = {"settings": asdict(settings), "recipe": recipe_of(settings)}
+            key = {"concept": name, "method": method, **under, **how}
             known = [one for one in lines.read(path) if {field: one.get(field) for field in key} == key]
             if not known:
                 known = [key | audited(pipeline, judge, name, method, options)]

@@ -15,7 +15,6 @@ from unsee_core.conditioning import AppliedAdapter
 from unsee_core.edit_work import library_versions
 from unsee_core.images import open_image
 from unsee_core.job import Concept, EraseJob, Limits, OptionValue
-from unsee_core.joint_solve import Recipe
 from unsee_core.methods import METHODS, EraseContext, Erasure, Settings, check_job, closed_form
 from unsee_core.methods.from_images import named_by_images
 from unsee_core.pipeline import Pipeline
@@ -70,9 +69,9 @@ def settings_of(pipeline: Pipeline, method: str, job: EraseJob) -> Settings:
     return _settings(BASELINES[method]) if method in BASELINES else check_job(job, pipeline)
 
 
-def recipe_of(method: str) -> dict[str, Any]:
+def recipe_of(settings: Settings) -> dict[str, Any]:
     """Return what a method's figures depend on besides its settings: closed_form's constants."""
-    return asdict(Recipe()) if method in (closed_form.METHOD.name, IMAGES_ALONE, *OPTIONS) else {}
+    return asdict(closed_form.recipe_of(settings)) if settings.method == closed_form.METHOD.name else {}
 
 
 def edit(pipeline: Pipeline, method: str, job: EraseJob) -> Edited:

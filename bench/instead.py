@@ -1,10 +1,11 @@
 """What a model draws where it was asked for a concept that is gone. Run: ``python -m bench.instead``.
 
 A prompt that has lost its only thing names nothing in particular, and a model then draws anything: the concept, too, as
-often as chance has it. So the first row is the unedited model, asked for the same without the concept's words; the
-others are models that a method edited, asked with them. Prompts and seeds are those of the quality bench's cells, what
-is erased and its synonyms. Beside how often the concept is shown stands how many different objects are, and the share
-of each concept's commonest: a method that erases a concept by putting another in its place has few.
+often as chance has it. So the first row is the unedited model, asked for the same without the concept's words, with
+seeds of each concept's own; the others are models that a method edited, asked with them. Prompts and seeds are those
+with which the quality bench asks for an erased object, by its name and its synonyms. Beside how often the concept is
+shown stands how many different objects are, and the share of each concept's commonest: a method that erases a concept
+by putting another in its place has few.
 Writes ``bench/results/instead.{json,md}``.
 """
 
@@ -34,6 +35,7 @@ from unsee_core.pipeline import load_pipeline
 
 BUDGET = BUDGETS["small"]
 METHODS = ("closed_form", "beyond", "few_shot_lora")
+_SEEDS_EACH = 1_000_000
 LEFT_OUT = "unedited, without the word"
 
 
@@ -51,13 +53,16 @@ class Instead:
 
 
 def without_word(question: Question) -> Question:
-    """Return a question of one object without its name or synonym, and without what its prompt says for its sake."""
+    """Return a question of one object without its name or synonym, and without what its prompt says for its sake.
+
+    What is left is the same for all objects; the seed is not, so that their pictures are different ones.
+    """
     (name,) = question.objects
     words = sorted((name, *SYNONYMS.get(name, ())), key=len, reverse=True)
     said = next(word for word in words if with_article(word) in question.text)
     template = question.text.replace(with_article(said), "{a}")
     ((_, rest),) = pairs_of(Concept(said), "", (template,))
-    return replace(question, text=" ".join(rest.split()))
+    return replace(question, text=" ".join(rest.split()), seed=question.seed + _SEEDS_EACH * OBJECTS.index(name))
 
 
 def table(found: Mapping[str, Sequence[Instead]]) -> list[str]:
@@ -106,11 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pipeline, cache = load_pipeline(options.model, device="cpu"), options.results / "cache" / "unedited.jsonl"
     gallery = Gallery(pipeline, OwnJudge(), replace(FAST, steps=BUDGET.steps), cache)
     found: dict[str, list[Instead]] = {LEFT_OUT: [], **{method: [] for method in options.methods}}
-    for name in options.concepts:
+    for name in dict.fromkeys(options.concepts):
         asked = asked_of(name, BUDGET.sizes(name))
         questions = tuple(dict.fromkeys((*asked.erased, *asked.synonyms)))
         sights = {LEFT_OUT: gallery.unedited([*map(without_word, questions)])}
-        for method in options.methods:
+        for method in dict.fromkeys(options.methods):
             model = edit(pipeline, method, job_of(name, method)).model
             sights[method] = [*gallery.compare(model, questions)[1].values()]
         for way, seen in sights.items():

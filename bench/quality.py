@@ -69,8 +69,8 @@ class Plan:
 
 def under(gallery: Gallery, plan: Plan, method: str, name: str) -> dict[str, Any]:
     """Return what must be the same for a cell to be the same, as JSON reads it back."""
-    settings = asdict(settings_of(gallery.pipeline, method, job_of(name, method, images=plan.images)))
-    how = {"settings": settings, "recipe": recipe_of(method), "seed": ERASURE_SEED}
+    settings = settings_of(gallery.pipeline, method, job_of(name, method, images=plan.images))
+    how = {"settings": asdict(settings), "recipe": recipe_of(settings), "seed": ERASURE_SEED}
     sizes = asdict(plan.budget.sizes(name))
     content: dict[str, Any] = json.loads(json.dumps({**asdict(gallery.conditions), **how, "sizes": sizes}))
     return content

@@ -100,8 +100,8 @@ def compose(context: ComposeContext) -> MethodRun:
     pairs_of_all = led_pairs(
         context.concepts, named, pipeline.vocabulary, beside=recipe.beside, in_looks=recipe.in_looks
     )
-    for number, (one, pairs) in enumerate(zip(context.concepts, pairs_of_all, strict=True), start=2):
-        led += led_states(pipeline, pairs, (), tail.first_layer, recipe, anchor=one.anchor)
+    for number, pairs in enumerate(pairs_of_all, start=2):
+        led += led_states(pipeline, pairs, (), tail.first_layer, recipe)
         yield EraseProgress("prepare", number, total)
 
     # 3. Solve, and choose the strength.

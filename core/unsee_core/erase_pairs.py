@@ -102,7 +102,7 @@ def led_pairs(
 
 
 def name_nothing(texts: Sequence[str], vocabulary: Vocabulary) -> list[int]:
-    """Return the numbers of the texts in which no thing or person stands that the vocabulary or a template knows."""
+    """Return the numbers of the texts in which no noun or person of the vocabulary stands, and none of ``THINGS``."""
     things = {name.lower() for name in (*vocabulary.nouns, *vocabulary.people)}
     naming = Naming(things | {thing.split(maxsplit=1)[1] for thing in THINGS}, vocabulary)
     return [i for i, text in enumerate(texts) if naming.first_in(text) is None]

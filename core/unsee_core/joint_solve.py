@@ -6,8 +6,8 @@ the output that the prompt is to have there and h0 the one that a held prompt ha
     dW = argmin  sum_concepts sum_i w_i |dW k_i - (1 + b_i) (h*_i - h_i)|^2
                + retain_weight mean_j |dW k_j - (h0_j - h_j)|^2 + ridge |dW|^2
 
-b is 0, or ``beyond`` in prompts in which no other thing is named: without their concept they say nothing in particular,
-and a model draws anything, by chance the concept; beyond, anything else.
+b is 0, or ``beyond`` in prompts that name no other thing: without their concept they say nothing in particular, and a
+model draws anything, by chance the concept, too; led further, it draws something else.
 
 h and k are those after the layers before have changed, so that a later layer leads on what is left, and mends what was
 moved. In the last layer distances are measured as the U-Net's cross-attention sees them, which decides what survives
@@ -127,8 +127,6 @@ def led_states(
     words: Sequence[PseudoWord],
     first_layer: int,
     recipe: Recipe,
-    *,
-    anchor: str,
 ) -> list[States]:
     """Return the states of prompts and of what each becomes; weights sum to 1 over all.
 
@@ -138,13 +136,12 @@ def led_states(
         words: that stand in them.
         first_layer: the first that the states enter.
         recipe: of the solve.
-        anchor: that stands in what prompts become; "": prompts go beyond that where it names nothing.
     """
     prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*pairs, strict=True))
     alignment = align(prompts, becomes, end_vector(pipeline))
     needed = (alignment.ends + 1 + NEAR_PADDING // 2).tolist()
     beyond = torch.zeros(len(pairs), device=pipeline.device)
-    if recipe.beyond and not anchor.strip():
+    if recipe.beyond:
         beyond[name_nothing([text for _, text in pairs], pipeline.vocabulary)] = recipe.beyond
     all_weights, states = alignment.weights(recipe.reach), []
     for group in cut_groups(needed, prompts.shape[1], LED_CUTS):

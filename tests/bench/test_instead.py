@@ -24,6 +24,7 @@ from unsee_core.vocabulary import Vocabulary
 )
 def test_the_word_goes_with_what_is_said_for_its_sake(asked: str, rest: str) -> None:
     assert instead.without_word(Question(asked, ("dog",), "plain", 7)) == Question(rest, ("dog",), "plain", 7)
+    assert instead.without_word(Question("a fox", ("fox",), "plain", 7)).seed != 7
 
 
 @pytest.mark.parametrize("name", OBJECTS)

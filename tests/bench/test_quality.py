@@ -114,7 +114,8 @@ def test_an_options_row_is_the_default_method_with_it(
     assert job.options == options
     assert chosen.options == plain.options | options
     assert chosen.method == plain.method == "closed_form"
-    assert quality.recipe_of(method) == quality.recipe_of("closed_form")
+    assert quality.recipe_of(chosen) != quality.recipe_of(plain)
+    assert quality.recipe_of(chosen)["rank"] == plain.rank
 
 
 def test_images_alone_are_erased_by_the_default_method_without_a_name(tiny_pipeline: Pipeline):
@@ -123,7 +124,11 @@ def test_images_alone_are_erased_by_the_default_method_without_a_name(tiny_pipel
     edited = edit(tiny_pipeline, IMAGES_ALONE, job)
     assert edited.model.adapters
     assert set(edited.phase_seconds) == {"prepare", "train"}
-    assert quality.recipe_of(IMAGES_ALONE) == quality.recipe_of("closed_form") != {} == quality.recipe_of("uce")
+    alone, named, uce = (
+        quality.recipe_of(quality.settings_of(tiny_pipeline, method, quality.job_of("dog", method)))
+        for method in (IMAGES_ALONE, "closed_form", "uce")
+    )
+    assert alone == named != {} == uce
 
 
 def test_a_second_run_measures_nothing_again_unless_it_is_told_to(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -32,7 +32,7 @@ from unsee_core.inversion import Budget, invert
 from unsee_core.job import AnchoredConcept, Concept
 from unsee_core.joint_solve import Recipe, States, led_states, solve
 from unsee_core.lora import LoraFactors
-from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun
+from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun, Settings
 from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, placeholder
@@ -66,17 +66,19 @@ class _Problem:
             in_looks=self.recipe.in_looks,
             prefixes=random_prefixes(self.pipeline, self.recipe.prefixes),
         )
-        return led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe, anchor=self.anchor)
+        return led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe)
 
 
 def run(context: EraseContext) -> MethodRun:
     """Erase by one solve, harden where asked, and choose the strength where none is given."""
-    settings = context.settings
+    return erase(context, recipe_of(context.settings))
+
+
+def recipe_of(settings: Settings) -> Recipe:
+    """Return the recipe that the method's settings ask for."""
     prefixes = PREFIXES if settings.flag("random_prefixes") else 0
     recipe = Recipe(layers=settings.integer("layers"), rank=settings.rank, prefixes=prefixes)
-    if settings.flag("beyond"):
-        recipe = replace(recipe, beyond=BEYOND, beside=BESIDE_BEYOND)
-    return erase(context, recipe)
+    return replace(recipe, beyond=BEYOND, beside=BESIDE_BEYOND) if settings.flag("beyond") else recipe
 
 
 def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
@@ -192,7 +194,7 @@ METHOD = Method(
             "beyond",
             "bool",
             False,
-            "Leads prompts that name nothing else beyond what they become: less comes back, looks suffer a little.",
+            "Leads prompts that name nothing else beyond what they become: less comes back, looks suffer; no anchor.",
         ),
     ),
     run=run,
