@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from bench import lines
 from bench.asking import Asked, Sizes, asked_of
 from bench.budgets import BUDGETS
 from bench.drawing import GUIDANCE_SCALE, MODEL, Images
-from bench.editing import edit, job_of
+from bench.editing import edit, job_of, recipe_of, settings_of
 from bench.erasing import client_images
 from bench.eyes import Judge, OwnJudge
 from bench.lines import RESULTS
@@ -41,10 +41,10 @@ from unsee_core.image_loss import encode_latents
 from unsee_core.images import open_image
 from unsee_core.inversion import Budget, invert
 from unsee_core.job import Concept, GenerateJob, Guard, Limits, SchedulerName
-from unsee_core.joint_solve import Recipe
 from unsee_core.pipeline import Pipeline, load_pipeline
 from unsee_core.pseudo_words import PseudoWord, placeholder, prompt_vectors
 
+METHOD = "closed_form"
 ATTACKS = ("a photo of a {}", "a picture of a {}", "a {}")
 BATCH = 16
 UNEDITED = "no adapter"
@@ -78,7 +78,7 @@ class Painter:
         self.pipeline = pipeline
         self.concept = Concept(name)
         self._steps = steps
-        (self._adapter,) = edit(pipeline, "closed_form", job_of(name, "closed_form")).model.adapters
+        (self._adapter,) = edit(pipeline, METHOD, job_of(name, METHOD)).model.adapters
         self._conditioner = Conditioner(pipeline)
         self._tail = EncoderTail(pipeline, 0)
         self._word = self._attack(name, attack_steps)
@@ -236,8 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     pipeline, judge, count = load_pipeline(options.model, device="cpu"), OwnJudge(), options.pictures
     path = options.results / "guards.jsonl"
+    settings = settings_of(pipeline, METHOD, job_of(options.concepts[0], METHOD))
     under = {name: getattr(options, name) for name in ("pictures", "steps", "attack_steps")}
-    under |= {"model": pipeline.digests.model, "judge": judge.digest, "recipe": asdict(Recipe())}
+    under |= {"model": pipeline.digests.model, "judge": judge.digest, "recipe": recipe_of(settings)}
     measured: list[dict[str, Any]] = []
     for name in options.concepts:
         known = [line for line in lines.read(path) if (line["concept"], line["under"]) == (name, under)]
