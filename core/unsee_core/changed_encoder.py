@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from unsee_core.encoder import EncoderTail, apply_factors, hidden_from_vectors
+from unsee_core.encoder import apply_factors, hidden_from_vectors, shared_tail
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext
 from unsee_core.pseudo_words import prompt_vectors, without_padding
@@ -19,7 +19,7 @@ class ChangedEncoder:
 
     def __init__(self, context: EraseContext, factors: LoraFactors) -> None:
         self._pipeline, self._words = context.pipeline, context.words
-        self._tail = EncoderTail(context.pipeline, factors.first_layer)
+        self._tail = shared_tail(context.pipeline, factors.first_layer)
         self._changed = apply_factors(self._tail, [(factors, 1.0)])
 
     @property
@@ -30,10 +30,15 @@ class ChangedEncoder:
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], *, padded: bool = True) -> tuple[Tensor, Tensor]:
         """Return the prompts' embeddings before and after, each ``(n, L, d)``; without padding L is 20 or longer."""
+        parts = self.states(prompts, padded=padded).split(_BATCH)
+        return torch.cat([*map(self.before, parts)]), torch.cat([*map(self.after, parts)])
+
+    @torch.no_grad()
+    def states(self, prompts: Sequence[str], *, padded: bool = True) -> Tensor:
+        """Return what enters the first layer that changes, ``(n, L, d)``; without padding L is 20 or longer."""
         vectors = prompt_vectors(self._pipeline, prompts, self._words)
         parts = (vectors if padded else without_padding(self._pipeline, vectors)).split(_BATCH)
-        hidden = [hidden_from_vectors(self._pipeline, part, self.first_layer) for part in parts]
-        return torch.cat([*map(self.before, hidden)]), torch.cat([*map(self.after, hidden)])
+        return torch.cat([hidden_from_vectors(self._pipeline, part, self.first_layer) for part in parts])
 
     def before(self, hidden: Tensor) -> Tensor:
         """Return the unchanged encoder's embeddings of such hidden states."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from unsee_core.answers import EraseProgress
-from unsee_core.encoder import EncoderTail
+from unsee_core.encoder import shared_tail
 from unsee_core.erase_pairs import led_pairs
 from unsee_core.errors import InvalidRequestError
 from unsee_core.held import choose_strength, held_rows
@@ -90,7 +90,7 @@ def compose(context: ComposeContext) -> MethodRun:
     total = len(context.erasures) + 1
 
     # 1. What is held: all that no concept's name, nor another word for it, stands in.
-    tail = EncoderTail(pipeline, pipeline.encoder_layers - recipe.layers)
+    tail = shared_tail(pipeline, pipeline.encoder_layers - recipe.layers)
     named = same_names(pipeline, [word for one in context.concepts for word in one.concept.words])
     held = held_rows(pipeline, named, job.retain_prompts, recipe, tail.first_layer)
     yield EraseProgress("prepare", 1, total)

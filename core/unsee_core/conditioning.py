@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
+from unsee_core.encoder import apply_factors, hidden_before, shared_tail, tokenize
 from unsee_core.lora import LoraFactors
 from unsee_core.pipeline import Pipeline
 
-TAILS = 4
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -47,7 +46,6 @@ class Conditioner:
         self._pipeline = pipeline
         self._embeddings: _Cache[tuple[str, tuple[tuple[str, float], ...]], Tensor] = _Cache(cache_size)
         self._prefixes: _Cache[tuple[str, int], Tensor] = _Cache(cache_size)
-        self._tails: _Cache[int, EncoderTail] = _Cache(TAILS)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], adapters: Sequence[AppliedAdapter] = ()) -> Tensor:
@@ -72,13 +70,10 @@ class Conditioner:
                 input_ids, _ = tokenize(self._pipeline, [prompt])
                 yield self._pipeline.text_encoder(input_ids.to(self._pipeline.device))[0]
             return
-        tail = self._tail(min(adapter.factors.first_layer for adapter in adapters))
+        tail = shared_tail(self._pipeline, min(adapter.factors.first_layer for adapter in adapters))
         changed = apply_factors(tail, [(adapter.factors, adapter.weight) for adapter in adapters])
         for prompt in prompts:
             yield functional_call(tail, changed, (self._prefix(prompt, tail.first_layer),))
-
-    def _tail(self, first_layer: int) -> EncoderTail:
-        return self._tails.get(first_layer) or self._tails.put(first_layer, EncoderTail(self._pipeline, first_layer))
 
     def _prefix(self, prompt: str, layer: int) -> Tensor:
         hidden = self._prefixes.get((prompt, layer))

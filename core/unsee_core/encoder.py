@@ -3,8 +3,11 @@
 One plain forward for both, which asks nothing of transformers but the names of the layers' parts.
 """
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,9 @@ from unsee_core.lora import LoraFactors
 from unsee_core.pipeline import Pipeline
 
 KEY_PREFIX = "text_model."
+SHARED_TAILS = 4  # of an encoder; those not asked for the longest leave first
+_shared: "WeakKeyDictionary[nn.Module, OrderedDict[int, EncoderTail]]" = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 def tokenize(pipeline: Pipeline, prompts: Sequence[str]) -> tuple[Tensor, list[str]]:
@@ -122,6 +128,18 @@ class EncoderTail(nn.Module):
             hidden: the hidden states that enter it, ``(B, L, d)`` float32.
         """
         return _mlp_keys(self.get_submodule(f"encoder.layers.{layer}"), hidden, self._config)
+
+
+def shared_tail(pipeline: Pipeline, first_layer: int) -> EncoderTail:
+    """Return the tail from a layer on that all share who only read it; made once, and the last four are kept."""
+    with _lock:
+        tails = _shared.setdefault(pipeline.text_encoder, OrderedDict())
+        if first_layer not in tails:
+            tails[first_layer] = EncoderTail(pipeline, first_layer)
+        tails.move_to_end(first_layer)
+        while len(tails) > SHARED_TAILS:
+            tails.popitem(last=False)
+        return tails[first_layer]
 
 
 @torch.no_grad()

@@ -52,8 +52,9 @@ def image_losses(context: EraseContext, encoder: ChangedEncoder, same: AbstractS
     """
     # 1. Prompts; each serves in turn.
     of_concept, others = held_out_prompts(context.job.concept)[:ROWS], _references(context, same)
-    before, after = encoder([*of_concept, *others])
-    sides = before[: len(of_concept)], after[: len(of_concept)], before[len(of_concept) :]
+    states = encoder.states([*of_concept, *others])
+    before, after = encoder.before(states), encoder.after(states[: len(of_concept)])
+    sides = before[: len(of_concept)], after, before[len(of_concept) :]
     embeddings = torch.cat([side[torch.arange(ROWS) % len(side)] for side in sides])
 
     # 2. Images.

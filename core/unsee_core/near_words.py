@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unsee_core.encoder import EncoderTail, hidden_from_vectors
+from unsee_core.encoder import hidden_from_vectors, shared_tail
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import with_article
@@ -46,7 +46,7 @@ def vocabulary_names(pipeline: Pipeline) -> tuple[str, ...]:
 @torch.no_grad()
 def embeddings_of(pipeline: Pipeline, names: Sequence[str], words: Sequence[PseudoWord] = ()) -> Tensor:
     """Return what the U-Net reads of "a photo of" each name, ``(n, 16, d)`` float32; "" is the empty prompt."""
-    tail = EncoderTail(pipeline, pipeline.encoder_layers)
+    tail = shared_tail(pipeline, pipeline.encoder_layers)
     found = []
     for i in range(0, len(names), _BATCH):
         prompts = [photo_of(name) if name else "" for name in names[i : i + _BATCH]]

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unsee_core.encoder import EncoderTail, hidden_before, token_counts, tokenize
+from unsee_core.encoder import EncoderTail, hidden_before, shared_tail, token_counts, tokenize
 from unsee_core.joint_solve import HELD_CUTS, CutGroup, States, cut_groups
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import TRAINED, with_article
@@ -80,7 +80,7 @@ def known_parts(pipeline: Pipeline, layer: int, texts: Sequence[str]) -> tuple[K
     with _lock:
         if (on_device := f"{key} {pipeline.device}") not in _parts:
             hidden = _read_or_compute(pipeline, layer, texts, key).to(pipeline.device)
-            tail = EncoderTail(pipeline, layer)
+            tail = shared_tail(pipeline, layer)
             groups = cut_groups(token_counts(pipeline, texts), hidden.shape[1], HELD_CUTS)
             _parts[on_device] = tuple(_known(tail, hidden, one) for one in groups)
         return _parts[on_device]

@@ -7,7 +7,7 @@ import torch
 from torch.func import functional_call
 
 from tests.core.factors import random_factors
-from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
+from unsee_core.encoder import SHARED_TAILS, EncoderTail, apply_factors, hidden_before, shared_tail, tokenize
 from unsee_core.pipeline import Pipeline, load_pipeline
 
 PROMPTS = ["a photo of a cat", "", "Large, 3 cats; " * 30]
@@ -82,3 +82,12 @@ def test_a_small_change_is_not_rounded_away_in_a_half_precision_model(tiny: Path
     hidden = hidden_before(half, tokenize(half, ["a cat"])[0], 2)
     moved = functional_call(tail, apply_factors(tail, [(factors, 1e-5)]), (hidden,)) - tail(hidden)
     assert moved.abs().max() > 0
+
+
+def test_who_only_reads_a_tail_shares_it_and_few_are_kept(pipeline: Pipeline, tiny_pipeline: Pipeline) -> None:
+    first = shared_tail(pipeline, 0)
+    assert shared_tail(pipeline, 0) is first
+    assert shared_tail(tiny_pipeline, 0) is not first
+    for layer in range(1, SHARED_TAILS + 1):
+        shared_tail(pipeline, layer)
+    assert shared_tail(pipeline, 0) is not first

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from unsee_core.answers import EraseProgress, Phase
-from unsee_core.encoder import EncoderTail, apply_factors
+from unsee_core.encoder import EncoderTail, apply_factors, shared_tail
 from unsee_core.erase_pairs import led_pairs
 from unsee_core.held import choose_strength, held_rows
 from unsee_core.image_loss import encode_latents
@@ -120,6 +120,8 @@ def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Seq
 
 def _tail_in_force(pipeline: Pipeline, first_layer: int, in_force: Sequence[LoraFactors]) -> EncoderTail:
     """Return the encoder's layers from the first that changes on, as the adapters in force leave them."""
+    if not in_force:
+        return shared_tail(pipeline, first_layer)
     tail = EncoderTail(pipeline, min([first_layer, *(factors.first_layer for factors in in_force)]))
     tail.load_state_dict(apply_factors(tail, [(factors, 1.0) for factors in in_force]), strict=False)
     return tail
