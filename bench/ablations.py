@@ -74,7 +74,6 @@ VARIANTS = (
     *(Variant(f"retain weight {x:g}, at strength 1", {"retain_weight": x}, strength=1.0) for x in (0.02, 0.2)),
     *(Variant(f"beside {n} other things", {"beside": n}) for n in (0, 24, 84)),
     Variant("every look in three templates", {"in_looks": 3}),
-    *(Variant(f"led {x:.0%} beyond", {"beyond": x}) for x in (0.0, 0.5, 2.0)),
     *(Variant(f"strength {x:g}", strength=x) for x in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)),
     Variant("images too: image_words 2", options={"image_words": 2}),
     Variant("robust rounds: harden 2", options={"harden": 2}),

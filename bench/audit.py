@@ -32,12 +32,11 @@ from unsee_core.audit.answers import AuditReport, AuditRow, AuditStep
 from unsee_core.audit.job import ATTACKS, AuditBudget, AuditJob
 from unsee_core.audit.run import AuditContext, audit
 from unsee_core.images import open_image
-from unsee_core.job import EraseJob, Limits, OptionValue
+from unsee_core.job import EraseJob, Limits
 from unsee_core.methods import METHODS
 from unsee_core.pipeline import Pipeline, load_pipeline
 
-HARDENING: Mapping[str, OptionValue] = {"harden": 0, "random_prefixes": False, "beyond": True}
-"""closed_form's options against what comes back, with their defaults."""
+HARDENING = ("harden", "random_prefixes", "beyond")
 SIDES = ("unedited", "adapter", "control")
 FIELDS = ("inversion_steps", "prompt_steps", "noise_steps", "restarts", "pictures", "drawing_steps")
 
@@ -86,12 +85,8 @@ def audited(pipeline: Pipeline, judge: Judge, name: str, method: str, options: a
 
 def erasing(name: str, method: str, options: argparse.Namespace) -> EraseJob:
     """Return the erasure that is audited."""
-    return replace(job_of(name, method), options=chosen(vars(options)))
-
-
-def chosen(values: Mapping[str, Any]) -> dict[str, OptionValue]:
-    """Return those of ``HARDENING`` that are not at their defaults."""
-    return {option: values[option] for option, default in HARDENING.items() if values[option] != default}
+    chosen = {option: value for option in HARDENING if (value := getattr(options, option))}
+    return replace(job_of(name, method), options=chosen)
 
 
 def finished(steps: Generator[AuditStep, None, AuditReport]) -> tuple[AuditReport, float]:
@@ -173,13 +168,8 @@ def _row(line: Mapping[str, Any]) -> str:
 
 def method_of(line: Mapping[str, Any]) -> str:
     """Return by what a concept was erased: the method, and what it was told to do against attacks."""
-    names = (f"{name} {value}" if option == "harden" else name for option, value, name in _named(line))
-    return ", ".join([line["method"], *names])
-
-
-def _named(values: Mapping[str, Any]) -> list[tuple[str, OptionValue, str]]:
-    """Return the options that are not at their defaults, with their values and what they are called."""
-    return [(option, value, option if value else f"not {option}") for option, value in chosen(values).items()]
+    chosen = ((option, line[option]) for option in HARDENING if line[option])
+    return ", ".join([line["method"], *(option if value is True else f"{option} {value}" for option, value in chosen)])
 
 
 def _told(share: Share) -> str:
@@ -195,9 +185,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["closed_form"])
     parser.add_argument("--harden", type=int, default=0, help="rounds of closed_form's hardening")
     parser.add_argument("--random-prefixes", action="store_true", help="closed_form leads prompts behind those, too")
-    parser.add_argument(
-        "--no-beyond", dest="beyond", action="store_false", help="closed_form leads no prompt beyond what it becomes"
-    )
+    parser.add_argument("--beyond", action="store_true", help="closed_form leads prompts beyond what they become")
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=[], help="only these")
     parser.add_argument("--inversion-tokens", nargs="+", type=int)
     for field in FIELDS:
@@ -210,10 +198,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.concepts = options.concepts or [*OBJECT_HALVES[options.half][:4], *LOOK_HALVES[options.half]]
     if unknown := [name for name in options.concepts if name not in known]:
         parser.error(f"--concepts: got {unknown[0]!r}, allowed those of the {options.half} half: {', '.join(known)}")
-    if options.methods != ["closed_form"]:
-        for option, value, _ in _named(vars(options)):
-            flag = f"--{option}" if value else f"--no-{option}"
-            parser.error(f"{flag.replace('_', '-')}: allowed with --methods closed_form alone")
+    chosen = [f"--{option.replace('_', '-')}" for option in HARDENING if getattr(options, option)]
+    if chosen and options.methods != ["closed_form"]:
+        parser.error(f"{chosen[0]}: allowed with --methods closed_form alone")
     return options
 
 
@@ -246,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     command = lines.command("audit", arguments)
     content = {"command": command, "attacks": _plain(summary(measured)), "lines": measured}
-    tables = options.results / "_".join(["audit", *(name.replace(" ", "_") for _, _, name in _named(vars(options)))])
+    tables = options.results / "_".join(["audit", *(option for option in HARDENING if getattr(options, option))])
     lines.write_tables(tables, content, markdown(measured, command))
     return 0
 

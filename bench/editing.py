@@ -24,9 +24,10 @@ IMAGES_ALONE = "images_alone"
 """The default method without a name: what the images show is learned as pseudo-words first."""
 OPTIONS: Mapping[str, Mapping[str, OptionValue]] = {
     "random_prefixes": {"random_prefixes": True},
-    "not_beyond": {"beyond": False},
+    "beyond": {"beyond": True},
+    "beyond_random_prefixes": {"beyond": True, "random_prefixes": True},
 }
-"""The default method with other options against what comes back."""
+"""The default method with options against what comes back."""
 ALL_METHODS = (*METHODS, *OPTIONS, IMAGES_ALONE, *BASELINES)
 T = TypeVar("T")
 

@@ -34,7 +34,7 @@ from unsee_core.job import Concept
 from unsee_core.pipeline import load_pipeline
 
 BUDGET = BUDGETS["small"]
-METHODS = ("closed_form", "not_beyond", "few_shot_lora")
+METHODS = ("closed_form", "beyond", "few_shot_lora")
 _SEEDS_EACH = 1_000_000
 LEFT_OUT = "unedited, without the word"
 

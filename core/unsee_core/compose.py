@@ -27,7 +27,7 @@ from unsee_core.pseudo_words import is_placeholder
 from unsee_core.vocabulary import Vocabulary
 
 METHOD = "compose"
-RECIPE = Recipe(beyond=0.0, beside=24, in_looks=3)  # of twenty objects, those in a look not led were what came back
+RECIPE = Recipe(beside=24, in_looks=3)  # of twenty objects, those in a look in a template not led were what came back
 RANK_OF_EACH = 8
 MOST_DRIFT = 0.8  # more than of one concept alone: the joint solve holds so well that there is strength to gain
 

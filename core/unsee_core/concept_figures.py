@@ -45,12 +45,10 @@ def concept_figures(
 ) -> ConceptFigures:
     """Return a concept's figures, of which the erase ratio of a prompt p is how much of the concept it still says.
 
-    ``max(0, <E_t(p) - E_0(a(p)), u>_M / <u, u>_M)`` with ``u = E_0(p) - E_0(a(p))``, the way from what p is to become
-    to p, over the positions from the first where they differ: how far on this way p still is. What lies beside it or
-    beyond its end is no concept. a(p) is p with the anchor. Without an anchor it is p without the concept's words, or
-    the empty prompt: whichever gives less, as some methods lead to the one and some to the other. In the worst case the
-    hidden states that enter the first changed layer take two gradient steps back on the way, each prompt's within 5 %
-    of its own norm.
+    ``|E_t(p) - E_0(a(p))|_M / |E_0(p) - E_0(a(p))|_M``, from the first position where p and a(p) differ; a(p) is p with
+    the anchor. Without an anchor it is p without the concept's words, or the empty prompt: whichever is nearer, as some
+    methods lead to the one and some to the other. In the worst case the hidden states that enter the first changed
+    layer take two gradient steps away from the anchor, each prompt's within 5 % of its own norm.
 
     Args:
         context: what the method worked with.
@@ -74,7 +72,7 @@ def concept_figures(
     with torch.no_grad():
         after = encoder.after(compared.hidden)
         drifts, _ = drifts_of(metric, compared.before[:count], after[:count], compared.empty)
-        ratios = compared.ratios(after).clamp_min(0)
+        ratios = compared.ratios(after)
     of_own, *of_spelled = ratios.split([count, *(len(pairs) for pairs in spelled.values())])
 
     # 3. In the worst case.
@@ -105,34 +103,24 @@ def _compared(
     for other in others[:1] if has_anchor else others:
         alignment = align(vectors[own], vectors[other], end)
         target, covered = alignment.gather(before[other]), alignment.covered.to(before.device)
-        goals.append(_Goal(metric, target, before[own] - target, covered[..., None]))
+        goals.append(_Goal(metric, target, covered, _distance(metric, before[own] - target, covered)))
     return _Compared(hidden[own], before[own], before[rows[""]][None], goals)
 
 
 @dataclass(frozen=True)
 class _Goal:
-    """What prompts are to become.
-
-    Attributes:
-        metric: of the cross-attention.
-        target: ``(n, L, d)``.
-        way: from it to the prompts as they were, ``(n, L, d)``.
-        covered: where it counts, ``(n, L, 1)``.
-    """
+    """What prompts are to become, ``(n, L, d)``; where it counts, ``(n, L)``; how far they were from it, ``(n,)``."""
 
     metric: Tensor
     target: Tensor
-    way: Tensor
     covered: Tensor
+    whole: Tensor
 
     def ratios(self, after: Tensor) -> Tensor:
-        """Return where embeddings ``(n, L, d)`` are on the way, ``(n,)``: 1 as they were, 0 at the target."""
-        left, way = (after - self.target) * self.covered, self.way * self.covered
-        seen = way @ self.metric
-        return (seen * left).sum((1, 2)) / (seen * way).sum((1, 2)).clamp_min(1e-12)
+        return _distance(self.metric, after - self.target, self.covered) / self.whole
 
     def __getitem__(self, rows: slice) -> "_Goal":
-        return _Goal(self.metric, self.target[rows], self.way[rows], self.covered[rows])
+        return _Goal(self.metric, self.target[rows], self.covered[rows], self.whole[rows])
 
 
 @dataclass(frozen=True)
@@ -143,7 +131,7 @@ class _Compared:
         hidden: what enters the first changed layer, ``(n, L, d)``.
         before: the embeddings without the change, ``(n, L, d)``.
         empty: of the empty prompt, ``(1, L, d)``.
-        goals: the one to which less is left counts.
+        goals: the nearer counts.
     """
 
     hidden: Tensor
@@ -152,11 +140,17 @@ class _Compared:
     goals: Sequence[_Goal]
 
     def ratios(self, after: Tensor) -> Tensor:
-        """Return each prompt's ratio, ``(n,)``, from its embedding after, ``(n, L, d)``; below 0 beyond a goal."""
+        """Return each prompt's ratio to the nearer goal, ``(n,)``, from its embedding after, ``(n, L, d)``."""
         return torch.stack([goal.ratios(after) for goal in self.goals]).amin(0)
 
     def __getitem__(self, rows: slice) -> "_Compared":
         return _Compared(self.hidden[rows], self.before[rows], self.empty, [goal[rows] for goal in self.goals])
+
+
+def _distance(metric: Tensor, difference: Tensor, covered: Tensor) -> Tensor:
+    """Return the norms ``(n,)`` of ``(n, L, d)`` over the covered positions, in the metric."""
+    seen = (difference @ metric * difference).sum(-1).clamp_min(0)
+    return (seen * covered).sum(1).clamp_min(1e-12).sqrt()
 
 
 def _attacked(compared: _Compared, encoder: ChangedEncoder) -> float:
@@ -172,4 +166,4 @@ def _attacked(compared: _Compared, encoder: ChangedEncoder) -> float:
         shrink = (radius / change.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None]).clamp(max=1)
         moved = hidden + change * shrink
     with torch.no_grad():
-        return float(compared.ratios(encoder.after(moved)).clamp_min(0).mean())
+        return float(compared.ratios(encoder.after(moved)).mean())

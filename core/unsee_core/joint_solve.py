@@ -1,13 +1,13 @@
 """Many prompts led to others, and all the rest held still, by least squares in the encoder's last MLPs.
 
 For each of the last layers, from the first to the last of them, with k what enters ``fc2``, h the layer's output, h*
-the output that the prompt is to have there and h0 the one that it had:
+the output that the prompt is to have there and h0 the one that a held prompt had:
 
-    dW = argmin  sum_concepts sum_i w_i |dW k_i - (h*_i + b_i (h*_i - h0_i) - h_i)|^2
+    dW = argmin  sum_concepts sum_i w_i |dW k_i - (1 + b_i) (h*_i - h_i)|^2
                + retain_weight mean_j |dW k_j - (h0_j - h_j)|^2 + ridge |dW|^2
 
 b is 0, or ``beyond`` in prompts that name no other thing: without their concept they say nothing in particular, and a
-model draws anything, by chance the concept, too; led beyond that, away from the concept, it draws something else.
+model draws anything, by chance the concept, too; led further, it draws something else.
 
 h and k are those after the layers before have changed, so that a later layer leads on what is left, and mends what was
 moved. In the last layer distances are measured as the U-Net's cross-attention sees them, which decides what survives
@@ -28,7 +28,7 @@ from unsee_core.alignment import NEAR_PADDING, Reach, align
 from unsee_core.answers import EraseProgress
 from unsee_core.encoder import KEY_PREFIX, EncoderTail, end_vector, hidden_from_vectors
 from unsee_core.erase_pairs import name_nothing
-from unsee_core.least_squares import solve_low_rank
+from unsee_core.least_squares import low_rank, solve_change
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.metric import cross_attention_metric
 from unsee_core.pipeline import Pipeline
@@ -50,7 +50,7 @@ class Recipe:
         empty_rows: how many held prompts the empty one, which every guided picture uses, weighs as.
         use_metric: the last layer's factors are cut in the cross-attention metric; else in the plain distance.
         reach: the last positions that are led: a prompt's words, the end token too, or the padding too.
-        beyond: how much further prompts are led that name no other thing, as a share of the whole way.
+        beyond: how much further prompts are led that name no other thing, as a share of the way left in each layer.
         beside: prompts with another thing, for each of a concept's words.
         in_looks: templates, 1-3, in which a concept stands in every look.
         prefixes: prompts behind random tokens, for each of a concept's words; twice as many are held.
@@ -63,7 +63,7 @@ class Recipe:
     empty_rows: int = 16
     use_metric: bool = True
     reach: Reach = "padding"
-    beyond: float = 1.0
+    beyond: float = 0.0
     beside: int = 48
     in_looks: int = 1
     prefixes: int = 0
@@ -78,8 +78,7 @@ class States:
         wanted: of the prompts that these are to become, row for row as long; of held ones, the same as ``now``.
         source: ``(n, L)`` position of ``wanted`` that each position goes to; None: its own.
         weights: ``(n, L)``; rows of weight 0 are only looked through.
-        far: ``(m,)`` numbers of the rows that are led beyond ``wanted``; None: none is.
-        was: ``(m, L, d)``: of these rows, what they would be unchanged.
+        beyond: ``(n,)`` how much further than to ``wanted`` a row is led; None: none.
         known: what ``wanted`` is after each of the coming layers, where that was computed before; else empty.
         keys: what enters the first layer's ``fc2``, where that was; ``known`` has that layer's output then.
     """
@@ -88,8 +87,7 @@ class States:
     wanted: Tensor
     source: Tensor | None
     weights: Tensor
-    far: Tensor | None = None
-    was: Tensor | None = None
+    beyond: Tensor | None = None
     known: tuple[Tensor, ...] = ()
     keys: Tensor | None = None
 
@@ -98,21 +96,12 @@ class States:
         """Return rows that shall stay as they are, of weight 1."""
         return cls(now, now, None, torch.ones_like(now[..., 0]), known=tuple(known), keys=keys)
 
-    def way(self, wanted: Tensor, output: Tensor, was: Tensor | None, beyond: float) -> Tensor:
-        """Return what a layer is to add to its output, ``(n, L, d)``.
-
-        Args:
-            wanted: what the layer makes of ``wanted``.
-            output: what it makes of ``now``.
-            was: what it makes of ``was``.
-            beyond: how much further than to ``wanted`` rows are led whose numbers are ``far``.
-        """
+    def way(self, wanted: Tensor, output: Tensor) -> Tensor:
+        """Return what a layer is to add to its output, ``(n, L, d)``, from what it makes of ``wanted`` and ``now``."""
         if self.source is not None:
             wanted = wanted.gather(1, self.source[..., None].expand(-1, -1, wanted.shape[-1]))
         way = wanted - output
-        if self.far is not None and was is not None:
-            way[self.far] += beyond * (wanted[self.far] - was)
-        return way
+        return way if self.beyond is None else way * (1 + self.beyond[:, None, None])
 
     def wanted_after(self, tail: EncoderTail, layer: int, output: Tensor) -> Tensor:
         """Return ``wanted`` after a layer that makes ``output`` of ``now``."""
@@ -120,13 +109,9 @@ class States:
             return output
         return self.known[0] if self.known else tail.output(layer, self.wanted)
 
-    def was_after(self, tail: EncoderTail, layer: int) -> Tensor | None:
-        """Return ``was`` after a layer."""
-        return None if self.was is None else tail.output(layer, self.was)
-
-    def go_on(self, now: Tensor, wanted: Tensor, was: Tensor | None) -> None:
+    def go_on(self, now: Tensor, wanted: Tensor) -> None:
         """Stand after a layer."""
-        self.now, self.wanted, self.was, self.known, self.keys = now, wanted, was, self.known[1:], None
+        self.now, self.wanted, self.known, self.keys = now, wanted, self.known[1:], None
 
     def keys_and_output(self, tail: EncoderTail, layer: int) -> tuple[Tensor, Tensor]:
         """Return what enters a layer's ``fc2``, and the layer's output."""
@@ -155,7 +140,9 @@ def led_states(
     prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*pairs, strict=True))
     alignment = align(prompts, becomes, end_vector(pipeline))
     needed = (alignment.ends + 1 + NEAR_PADDING // 2).tolist()
-    led_far = set(name_nothing([text for _, text in pairs], pipeline.vocabulary) if recipe.beyond else ())
+    beyond = torch.zeros(len(pairs), device=pipeline.device)
+    if recipe.beyond:
+        beyond[name_nothing([text for _, text in pairs], pipeline.vocabulary)] = recipe.beyond
     all_weights, states = alignment.weights(recipe.reach), []
     for group in cut_groups(needed, prompts.shape[1], LED_CUTS):
         rows = list(group.numbers)
@@ -164,9 +151,7 @@ def led_states(
         )
         source = alignment.source[rows, : group.length].clamp(max=group.length - 1).to(now.device)
         weights = all_weights[rows, : group.length].to(now.device)
-        far = torch.tensor([i for i, row in enumerate(rows) if row in led_far], device=now.device, dtype=torch.long)
-        beyond = {"far": far, "was": now[far]} if len(far) else {}
-        states.append(States(now, wanted, source, weights, **beyond))
+        states.append(States(now, wanted, source, weights, beyond[rows]))
     _stand_for_all(states)
     total = sum(float(part.weights.sum()) for part in states)
     for part in states:
@@ -263,17 +248,16 @@ def _solve_layer(
     gram = cross = torch.zeros((), device=rows[0].now.device)
     for part in rows:
         keys, output = part.keys_and_output(tail, layer)
-        wanted, was = part.wanted_after(tail, layer, output), part.was_after(tail, layer)
+        wanted = part.wanted_after(tail, layer, output)
         weighted = keys * part.weights[..., None]
         gram = gram + weighted.flatten(0, 1).T @ keys.flatten(0, 1)
         if wanted is not output:
-            way = part.way(wanted, output, was, recipe.beyond)
-            cross = cross + weighted.flatten(0, 1).T @ way.flatten(0, 1)
-        passed.append((keys, output, wanted, was))
+            cross = cross + weighted.flatten(0, 1).T @ part.way(wanted, output).flatten(0, 1)
+        passed.append((keys, output, wanted))
     gram.diagonal().add_(recipe.ridge * gram.diagonal().mean())
-    pair = solve_low_rank(gram, cross, metric, recipe.rank)
-    for part, (keys, output, wanted, was) in zip(rows, passed, strict=True):
-        part.go_on(output + keys @ pair.a.to(keys.device).T @ pair.b.to(keys.device).T, wanted, was)
+    pair = low_rank(solve_change(gram, cross), gram, metric, recipe.rank)
+    for part, (keys, output, wanted) in zip(rows, passed, strict=True):
+        part.go_on(output + keys @ pair.a.to(keys.device).T @ pair.b.to(keys.device).T, wanted)
     return pair
 
 
@@ -281,7 +265,7 @@ def _solve_layer(
 def _pass_through(tail: EncoderTail, layer: int, rows: Sequence[States]) -> None:
     for part in rows:
         _, output = part.keys_and_output(tail, layer)
-        part.go_on(output, part.wanted_after(tail, layer, output), part.was_after(tail, layer))
+        part.go_on(output, part.wanted_after(tail, layer, output))
 
 
 def _output_metric(pipeline: Pipeline, tail: EncoderTail) -> Tensor:

@@ -32,7 +32,7 @@ def line(concept: str, *rows: dict[str, Any]) -> dict[str, Any]:
         "method": "closed_form",
         "harden": 0,
         "random_prefixes": False,
-        "beyond": True,
+        "beyond": False,
         "seconds": 9.0,
         "first_row_s": 1.0,
         "agreement": {"hits": 5, "of": 6},
@@ -78,7 +78,7 @@ def test_the_models_verdict_agrees_where_it_falls_on_the_judges_side() -> None:
         (["--concepts", "cat"], "got 'cat', allowed those of the held-out half"),
         (["--harden", "1", "--methods", "sdd"], "--harden: allowed with --methods closed_form alone"),
         (["--random-prefixes", "--methods", "sdd"], "--random-prefixes: allowed with --methods closed_form alone"),
-        (["--no-beyond", "--methods", "sdd"], "--no-beyond: allowed with --methods closed_form alone"),
+        (["--beyond", "--methods", "sdd"], "--beyond: allowed with --methods closed_form alone"),
         (["--attacks", "guess"], "invalid choice"),
     ],
 )

@@ -22,7 +22,7 @@ def a_line(concept: str, prompt: str) -> dict[str, object]:
         "method": "closed_form",
         "harden": 0,
         "random_prefixes": True,
-        "beyond": True,
+        "beyond": False,
         "model": model,
         "rows": rows,
     }

@@ -83,7 +83,7 @@ def test_a_concept_is_gone_and_so_are_its_other_names(pipeline: Pipeline, no_cat
 
 def test_neighbours_and_the_empty_prompt_stay(pipeline: Pipeline, no_cat: LoraFactors) -> None:
     assert ratio(pipeline, no_cat, Concept("tiger")) > 0.9
-    assert drift(pipeline, no_cat, "a dog", "a photo of a tiger", "pixel art of a fox") < 0.25
+    assert drift(pipeline, no_cat, "a dog", "a photo of a tiger", "pixel art of a fox") < 0.2
     tail = EncoderTail(pipeline, no_cat.first_layer)
     hidden = hidden_before(pipeline, tokenize(pipeline, ["", "a cat"])[0], no_cat.first_layer)
     changed = functional_call(tail, apply_factors(tail, [(no_cat, 1.0)]), (hidden,)) - tail(hidden)
@@ -183,7 +183,7 @@ def test_random_prefixes_let_less_of_the_concept_through_behind_other_words(
     assert left[1] < 0.9 * left[0]
 
 
-def test_prompts_go_beyond_what_they_become_but_not_beside_other_things_nor_beyond_an_anchor(
+def test_beyond_goes_on_away_from_the_concept_but_not_beside_other_things(
     pipeline: Pipeline, no_cat: LoraFactors
 ) -> None:
     def way(factors: LoraFactors, prompt: str, becomes: str) -> float:
@@ -193,16 +193,16 @@ def test_prompts_go_beyond_what_they_become_but_not_beside_other_things_nor_beyo
         start, goal, now = before[0, ends[0]], before[1, ends[1]], after[0, ends[0]]
         return float((now - start) @ (goal - start) / (goal - start).square().sum())
 
-    stays = finish(a_context(pipeline, options={"beyond": False}))[0].factors
+    beyond = finish(a_context(pipeline, options={"beyond": True}))[0].factors
     for prompt, becomes in (("a photo of a cat", "a photo"), ("an icon of a cat", "an icon")):
-        assert way(no_cat, prompt, becomes) > 1.0
-        assert way(no_cat, prompt, becomes) > way(stays, prompt, becomes) + 0.1
-    assert way(no_cat, "a cat and a rocket", "a rocket") < 1.0
+        assert way(beyond, prompt, becomes) > 1.0
+        assert way(beyond, prompt, becomes) > way(no_cat, prompt, becomes) + 0.1
+    assert way(beyond, "a cat and a rocket", "a rocket") < 1.0
 
-    anchored, same = (
-        finish(a_context(pipeline, anchor="thing", options={"beyond": beyond}))[0].factors for beyond in (True, False)
-    )
-    assert all(torch.equal(anchored.pairs[key].b, same.pairs[key].b) for key in same.pairs)
+
+def test_beyond_an_anchor_nothing_is_led(pipeline: Pipeline) -> None:
+    with pytest.raises(InvalidRequestError, match=r"anchor: got 'dog', allowed none with closed_form\.beyond"):
+        a_context(pipeline, anchor="dog", options={"beyond": True})
 
 
 def test_a_text_names_nothing_where_neither_the_vocabulary_nor_a_template_has_a_word_of_it() -> None:

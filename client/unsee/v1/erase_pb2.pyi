@@ -305,9 +305,9 @@ class ClosedFormOptions(google.protobuf.message.Message):
     """
     beyond: builtins.bool
     """True: prompts that name nothing but the concept are led beyond what they
-    become without it, away from the concept, so that less of it comes back, by
-    chance or by an attack. Without effect where an anchor takes the concept's
-    place. Absent: true.
+    become without it, away from the concept. Less of it comes back, by chance
+    or by an attack; the looks of other pictures suffer a little. With an
+    anchor, which takes the concept's place, it is refused. Absent: false.
     """
     def __init__(
         self,

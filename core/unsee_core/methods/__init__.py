@@ -38,6 +38,7 @@ def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
         raise InvalidRequestError.of("adapters_in_force", f"got {len(job.adapters_in_force)}, {allowed}")
     settings = _resolve(job, method)
     _check_images_for(settings, job)
+    _check_nothing_in_its_place(settings, job)
     layers = settings.options.get("layers", 1)
     if layers > pipeline.encoder_layers:
         raise InvalidRequestError.of(f"{method.name}.layers", f"got {layers}, allowed 1-{pipeline.encoder_layers}")
@@ -74,6 +75,12 @@ def _check_images_for(settings: Settings, job: EraseJob) -> None:
         if settings.options.get(name) and not job.images:
             allowed = f"1-16 with {settings.method}.{name} above 0"
             raise InvalidRequestError.of("images", f"got 0, allowed {allowed}")
+
+
+def _check_nothing_in_its_place(settings: Settings, job: EraseJob) -> None:
+    """Refuse to lead beyond an anchor, which is what prompts shall become."""
+    if job.anchor and settings.options.get("beyond"):
+        raise InvalidRequestError.of("anchor", f"got {job.anchor!r}, allowed none with {settings.method}.beyond")
 
 
 def _check_anchor(job: EraseJob, pipeline: Pipeline) -> None:

@@ -9,8 +9,8 @@
 
 With ``image_words = n`` the images are inverted to a pseudo-word of n tokens that is erased too; with ``harden = n``
 textual inversion goes through the erased encoder n times, and what it finds is erased as well. With
-``random_prefixes`` the concept's prompts are led behind random tokens too, and others held there. Unless ``beyond`` is
-off, prompts that name no other thing are led beyond what they become; an anchor is what they become, and no more.
+``random_prefixes`` the concept's prompts are led behind random tokens too, and others held there. With ``beyond``
+prompts that name no other thing are led beyond what they become, and the concept beside more things.
 
 Sources: see ``unsee_core.joint_solve``; RECE, arXiv:2407.12383, for erasing again what is found; textual inversion,
 arXiv:2208.01618. Ours: what is said above. Never run on a GPU.
@@ -41,6 +41,7 @@ from unsee_core.random_prefixes import random_prefixes
 INVERSION_STEPS = 80
 HARDEN_TOKENS = 2
 PREFIXES = 32
+BEYOND, BESIDE_BEYOND = 1.0, 84
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def run(context: EraseContext) -> MethodRun:
 def recipe_of(settings: Settings) -> Recipe:
     """Return the recipe that the method's settings ask for."""
     prefixes = PREFIXES if settings.flag("random_prefixes") else 0
-    beyond = Recipe.beyond if settings.flag("beyond") else 0.0
-    return Recipe(layers=settings.integer("layers"), rank=settings.rank, prefixes=prefixes, beyond=beyond)
+    recipe = Recipe(layers=settings.integer("layers"), rank=settings.rank, prefixes=prefixes)
+    return replace(recipe, beyond=BEYOND, beside=BESIDE_BEYOND) if settings.flag("beyond") else recipe
 
 
 def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
@@ -91,8 +92,6 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
     if tokens := settings.integer("image_words"):
         word = yield from _inverted(context, None, tokens, len(words), generator, "prepare")
         words, concept = [*words, word], _with_synonym(concept, word)
-    if (context.job.anchor or "").strip():
-        recipe = replace(recipe, beyond=0.0)
     problem = _problem(context, recipe, concept, words)
     yield EraseProgress("prepare", 1, 1)
 
@@ -196,8 +195,8 @@ METHOD = Method(
         MethodOption(
             "beyond",
             "bool",
-            True,
-            "Leads prompts that name nothing else beyond what they become: less comes back; not with an anchor.",
+            False,
+            "Leads prompts that name nothing else beyond what they become: less comes back, looks suffer; no anchor.",
         ),
     ),
     run=run,
