@@ -28,7 +28,7 @@ from unsee_core.alignment import NEAR_PADDING, Reach, align
 from unsee_core.answers import EraseProgress
 from unsee_core.encoder import KEY_PREFIX, EncoderTail, end_vector, hidden_from_vectors
 from unsee_core.erase_pairs import name_nothing
-from unsee_core.least_squares import low_rank, solve_change
+from unsee_core.least_squares import solve_low_rank
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.metric import cross_attention_metric
 from unsee_core.pipeline import Pipeline
@@ -255,7 +255,7 @@ def _solve_layer(
             cross = cross + weighted.flatten(0, 1).T @ part.way(wanted, output).flatten(0, 1)
         passed.append((keys, output, wanted))
     gram.diagonal().add_(recipe.ridge * gram.diagonal().mean())
-    pair = low_rank(solve_change(gram, cross), gram, metric, recipe.rank)
+    pair = solve_low_rank(gram, cross, metric, recipe.rank)
     for part, (keys, output, wanted) in zip(rows, passed, strict=True):
         part.go_on(output + keys @ pair.a.to(keys.device).T @ pair.b.to(keys.device).T, wanted)
     return pair
