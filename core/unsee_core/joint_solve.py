@@ -28,7 +28,7 @@ from unsee_core.alignment import NEAR_PADDING, Reach, align
 from unsee_core.answers import EraseProgress
 from unsee_core.encoder import KEY_PREFIX, EncoderTail, end_vector, hidden_from_vectors
 from unsee_core.erase_pairs import name_nothing
-from unsee_core.least_squares import solve_low_rank
+from unsee_core.least_squares import add_second_moment, solve_low_rank
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.metric import cross_attention_metric
 from unsee_core.pipeline import Pipeline
@@ -245,14 +245,14 @@ def _solve_layer(
     tail: EncoderTail, layer: int, rows: Sequence[States], recipe: Recipe, metric: Tensor | None
 ) -> LoraPair:
     passed = []
-    gram = cross = torch.zeros((), device=rows[0].now.device)
+    width, inner = tail.get_parameter(f"encoder.layers.{layer}.mlp.fc2.weight").shape
+    gram, cross = (torch.zeros(inner, size, device=rows[0].now.device) for size in (inner, width))
     for part in rows:
         keys, output = part.keys_and_output(tail, layer)
         wanted = part.wanted_after(tail, layer, output)
-        weighted = keys * part.weights[..., None]
-        gram = gram + weighted.flatten(0, 1).T @ keys.flatten(0, 1)
+        weighted = add_second_moment(gram, keys.flatten(0, 1), part.weights.flatten())
         if wanted is not output:
-            cross = cross + weighted.flatten(0, 1).T @ part.way(wanted, output).flatten(0, 1)
+            cross.addmm_(weighted.T, part.way(wanted, output).flatten(0, 1))
         passed.append((keys, output, wanted))
     gram.diagonal().add_(recipe.ridge * gram.diagonal().mean())
     pair = solve_low_rank(gram, cross, metric, recipe.rank)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unsee_core.least_squares import solve_low_rank
+from unsee_core.least_squares import add_second_moment, solve_low_rank
 
 
 def a_problem(inputs: int = 12, outputs: int = 7, rows: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,3 +55,18 @@ def test_the_cut_is_best_for_the_inputs_that_occur_and_the_outputs_that_count() 
     assert lost(pair.b @ pair.a) < 0.9 * lost(plain)
     nudged = pair.b + 1e-3 * torch.randn(pair.b.shape, generator=torch.Generator().manual_seed(3))
     assert lost(pair.b @ pair.a) <= lost(nudged @ pair.a)
+
+
+@pytest.mark.parametrize("width", [7, 12])
+def test_the_second_moment_adds_up_above_the_diagonal_and_what_is_below_is_not_read(width: int) -> None:
+    keys, wanted = a_problem(inputs=width)
+    weights = torch.linspace(0.1, 1, len(keys))
+    gram = torch.zeros(width, width)
+    for part in (slice(0, 15), slice(15, None)):
+        torch.testing.assert_close(add_second_moment(gram, keys[part], weights[part]), keys[part] * weights[part, None])
+    whole = keys.T @ (keys * weights[:, None])
+    torch.testing.assert_close(gram.triu(), whole.triu())
+    cross = keys.T @ wanted
+    torch.testing.assert_close(
+        change(gram.triu() + gram.new_full(gram.shape, 9.0).tril(-1), cross), change(whole, cross)
+    )
