@@ -4,10 +4,8 @@ One plain forward for both, which asks nothing of transformers but the names of 
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +14,11 @@ from transformers import CLIPTextConfig
 from transformers.activations import ACT2FN
 
 from unsee_core.lora import LoraFactors
+from unsee_core.per_encoder import PerEncoder
 from unsee_core.pipeline import Pipeline
 
 KEY_PREFIX = "text_model."
-SHARED_TAILS = 4  # of an encoder; those not asked for the longest leave first
-_shared: "WeakKeyDictionary[nn.Module, OrderedDict[int, EncoderTail]]" = WeakKeyDictionary()
-_lock = threading.Lock()
+SHARED_TAILS = 4  # of an encoder, in each thread
 
 
 def tokenize(pipeline: Pipeline, prompts: Sequence[str]) -> tuple[Tensor, list[str]]:
@@ -130,16 +127,19 @@ class EncoderTail(nn.Module):
         return _mlp_keys(self.get_submodule(f"encoder.layers.{layer}"), hidden, self._config)
 
 
+class _Shared(threading.local):
+    """A thread's tails: ``functional_call`` puts a change into a module's parameters until it returns."""
+
+    def __init__(self) -> None:
+        self.tails: PerEncoder[EncoderTail] = PerEncoder(SHARED_TAILS)
+
+
+_shared = _Shared()
+
+
 def shared_tail(pipeline: Pipeline, first_layer: int) -> EncoderTail:
-    """Return the tail from a layer on that all share who only read it; made once, and the last four are kept."""
-    with _lock:
-        tails = _shared.setdefault(pipeline.text_encoder, OrderedDict())
-        if first_layer not in tails:
-            tails[first_layer] = EncoderTail(pipeline, first_layer)
-        tails.move_to_end(first_layer)
-        while len(tails) > SHARED_TAILS:
-            tails.popitem(last=False)
-        return tails[first_layer]
+    """Return the tail from a layer on that all share who only read it in this thread; the last four are kept."""
+    return _shared.tails.get(pipeline.text_encoder, first_layer, lambda: EncoderTail(pipeline, first_layer))
 
 
 @torch.no_grad()

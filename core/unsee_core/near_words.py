@@ -1,6 +1,5 @@
 """Which words of a vocabulary mean to the U-Net what a concept means: distances between names, in its metric."""
 
-import threading
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from unsee_core.encoder import hidden_from_vectors, shared_tail
 from unsee_core.metric import cross_attention_metric, seen_distance
+from unsee_core.per_encoder import PerEncoder
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import with_article
 from unsee_core.pseudo_words import PseudoWord, prompt_vectors
@@ -15,21 +15,16 @@ from unsee_core.pseudo_words import PseudoWord, prompt_vectors
 SAME = 0.3  # of a word's distance to the empty prompt; nearer words are other names of it
 _POSITIONS = 16  # later ones are padding, which tells nothing more
 _BATCH = 128
-_known: dict[str, Tensor] = {}
-_lock = threading.Lock()
+_known: PerEncoder[Tensor] = PerEncoder(8)
 
 
 def named_embeddings(pipeline: Pipeline, among: tuple[str, ...] | None = None) -> Tensor:
     """Return the embeddings of words, ``(n, 16, d)`` float32; None: of ``vocabulary_names``.
 
-    Each in "a photo of a dog"; computed once for a text encoder and these words, and kept in memory.
+    Each in "a photo of a dog"; the last eight answers of a text encoder are kept in memory.
     """
     words = vocabulary_names(pipeline) if among is None else among
-    key = f"{pipeline.digests.text_encoder} {pipeline.dtype} {pipeline.device} {hash(words)}"
-    with _lock:
-        if key not in _known:
-            _known[key] = embeddings_of(pipeline, words)
-        return _known[key]
+    return _known.get(pipeline.text_encoder, words, lambda: embeddings_of(pipeline, words))
 
 
 def photo_of(name: str) -> str:

@@ -1,6 +1,5 @@
 """What must stay, and what of it lies nearest to a concept and so is the first to suffer from its erasure."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ from unsee_core.encoder import hidden_from_vectors
 from unsee_core.methods.base import EraseContext
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.near_words import embeddings_of, named_embeddings, photo_of, same_names, vocabulary_names
+from unsee_core.per_encoder import PerEncoder
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import prompt_vectors
 
 COUNTED = 256  # nearest names whose drift is taken
 NEAREST = 20  # of them, among which the worst are named
 _BATCH = 128
-_states: dict[str, Tensor] = {}
-_lock = threading.Lock()
+_states: PerEncoder[Tensor] = PerEncoder(4)
 
 
 @dataclass(frozen=True)
@@ -45,17 +44,17 @@ def asked_of(retain_prompts: Sequence[str], stored: Sequence[str], same: Abstrac
 def named_states(pipeline: Pipeline, layer: int) -> Tensor:
     """Return the hidden states with which the vocabulary's names enter a layer, ``(n, 16, d)`` float32 on the CPU.
 
-    As many positions as ``named_embeddings`` has; computed once for a text encoder, its vocabulary and a layer.
+    As many positions as ``named_embeddings`` has; the last four answers of a text encoder are kept.
     """
     names = vocabulary_names(pipeline)
     positions = named_embeddings(pipeline).shape[1]
-    key = f"{pipeline.digests.text_encoder} {pipeline.dtype} {layer} {hash(names)}"
-    with _lock:
-        if key not in _states:
-            parts = [list(map(photo_of, names[i : i + _BATCH])) for i in range(0, len(names), _BATCH)]
-            vectors = (prompt_vectors(pipeline, part, ())[:, :positions] for part in parts)
-            _states[key] = torch.cat([hidden_from_vectors(pipeline, part, layer).cpu() for part in vectors])
-        return _states[key]
+
+    def computed() -> Tensor:
+        parts = [list(map(photo_of, names[i : i + _BATCH])) for i in range(0, len(names), _BATCH)]
+        vectors = (prompt_vectors(pipeline, part, ())[:, :positions] for part in parts)
+        return torch.cat([hidden_from_vectors(pipeline, part, layer).cpu() for part in vectors])
+
+    return _states.get(pipeline.text_encoder, (layer, names), computed)
 
 
 @torch.no_grad()

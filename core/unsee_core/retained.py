@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unsee_core.encoder import EncoderTail, hidden_before, shared_tail, token_counts, tokenize
 from unsee_core.joint_solve import HELD_CUTS, CutGroup, States, cut_groups
+from unsee_core.per_encoder import PerEncoder
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import TRAINED, with_article
 from unsee_core.vocabulary import Vocabulary
@@ -24,8 +25,7 @@ MOST_PROMPTS = 384
 _BATCH = 64
 _IN_LOOKS = tuple(template for template in TRAINED["style"] if "{x}" in template)
 _LOOKS_EACH = 2
-_parts: dict[str, tuple["KnownPart", ...]] = {}
-_lock = threading.Lock()
+_parts: PerEncoder[tuple["KnownPart", ...]] = PerEncoder(3)
 logger = logging.getLogger(__name__)
 
 
@@ -72,18 +72,19 @@ class KnownPart:
 def known_parts(pipeline: Pipeline, layer: int, texts: Sequence[str]) -> tuple[KnownPart, ...]:
     """Return prompts that do not depend on a job from a layer on: in the groups of ``cut_groups``.
 
-    Kept in memory for every text encoder, prompts and layer; what enters the layer is kept in the pipeline's cache
+    The last three answers of a text encoder are kept in memory; what enters the layer is kept in the pipeline's cache
     folder, too, where it has one.
     """
     facts = [pipeline.digests.text_encoder, pipeline.digests.tokenizer, str(pipeline.dtype), str(layer), *texts]
     key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
-    with _lock:
-        if (on_device := f"{key} {pipeline.device}") not in _parts:
-            hidden = _read_or_compute(pipeline, layer, texts, key).to(pipeline.device)
-            tail = shared_tail(pipeline, layer)
-            groups = cut_groups(token_counts(pipeline, texts), hidden.shape[1], HELD_CUTS)
-            _parts[on_device] = tuple(_known(tail, hidden, one) for one in groups)
-        return _parts[on_device]
+
+    def computed() -> tuple[KnownPart, ...]:
+        hidden = _read_or_compute(pipeline, layer, texts, key).to(pipeline.device)
+        tail = shared_tail(pipeline, layer)
+        groups = cut_groups(token_counts(pipeline, texts), hidden.shape[1], HELD_CUTS)
+        return tuple(_known(tail, hidden, one) for one in groups)
+
+    return _parts.get(pipeline.text_encoder, key, computed)
 
 
 def _known(tail: EncoderTail, hidden: Tensor, group: CutGroup) -> KnownPart:

@@ -1,5 +1,6 @@
 """Conditioning: equal to the resident encoder without adapters, to diffusers with them, and cached."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,17 @@ def test_encoding_and_denoising_leave_every_weight_of_the_resident_model_as_it_w
     decode_image(tiny_pipeline, run.latents)
     for module, weights in zip(modules, before, strict=True):
         assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
+
+
+def test_threads_with_different_adapters_do_not_read_each_others(tiny_pipeline: Pipeline) -> None:
+    first_layer = tiny_pipeline.encoder_layers - 2
+    adapters = [applied(tiny_pipeline, first_layer, first_layer + 1, seed=seed) for seed in range(4)]
+    alone = [Conditioner(tiny_pipeline).encode(PROMPTS, [adapter]) for adapter in adapters]
+
+    def differs(number: int) -> int:
+        encoded = (Conditioner(tiny_pipeline).encode(PROMPTS, [adapters[number]]) for _ in range(200))
+        return sum(not torch.equal(one, alone[number]) for one in encoded)
+
+    with ThreadPoolExecutor(len(adapters)) as pool:
+        assert list(pool.map(differs, range(len(adapters)))) == [0] * len(adapters)
+    assert torch.equal(Conditioner(tiny_pipeline).encode(PROMPTS, [adapters[0]]), alone[0])
