@@ -86,8 +86,7 @@ class DurableFiles:
             if self._is_local:
                 _write_durably(Path(whole), data, exclusive=exclusive)
                 return
-            with self._files.open(whole, "xb" if exclusive else "wb") as file:
-                file.write(data)
+            self._files.pipe_file(whole, data, mode="create" if exclusive else "overwrite")  # whole at once
 
     def remove(self, path: str) -> None:
         """Remove a file, if there is one."""
