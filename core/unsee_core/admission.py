@@ -1,6 +1,6 @@
 """The last checks of a job, those that need model, store or limits; what passes can be begun."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from unsee_core.images import open_image
 from unsee_core.job import AdapterRef, ComposeJob, EraseJob, GenerateJob, Limits
 from unsee_core.library import AdapterLibrary
 from unsee_core.methods import EraseContext, check_job
+from unsee_core.methods.base import InForce
 from unsee_core.pipeline import Pipeline
 from unsee_core.work import GenerateTask, GenerateWork
 
@@ -62,10 +63,9 @@ class Admission:
         images = [open_image(data, f"images[{i}]", self._limits) for i, data in enumerate(job.images)]
         if job.adapter_name is not None and not job.replace:
             self._check_is_free(job.adapter_name)
-        in_force = [self._library.load(AdapterRef(name))[0].factors for name in job.adapters_in_force]
-        context = EraseContext(
-            self._pipeline, job, tuple(images), settings, detector=self._detector, in_force=tuple(in_force)
-        )
+        in_force = tuple(map(self._in_force, job.adapters_in_force))
+        _check_once("adapters_in_force", [adapter.digest for adapter in in_force])
+        context = EraseContext(self._pipeline, job, tuple(images), settings, detector=self._detector, in_force=in_force)
         return lambda _: EraseWork(self._library, context)
 
     def compose(self, job: ComposeJob) -> Callable[[float], ComposeWork]:
@@ -77,10 +77,7 @@ class Admission:
             AlreadyExistsError: the new adapter's name is taken.
         """
         found = [self._library.erased_by(name) for name in job.adapters]
-        digests = [digest for digest, _ in found]
-        for i, digest in enumerate(digests):
-            if digest in digests[:i]:
-                raise InvalidRequestError.of(f"adapters[{i}]", f"got {digest} again, allowed once each")
+        _check_once("adapters", [digest for digest, _ in found])
         if job.adapter_name is not None and not job.replace:
             self._check_is_free(job.adapter_name)
         context = compose_context(self._pipeline, job, [concepts for _, concepts in found])
@@ -139,9 +136,20 @@ class Admission:
         guidance = model.default_guidance_scale if job.guidance_scale is None else job.guidance_scale
         return replace(job, width=width, height=height, guidance_scale=guidance)
 
+    def _in_force(self, ref: str) -> InForce:
+        digest, concepts = self._library.erased_by(ref)
+        applied, _ = self._library.load(AdapterRef(digest))
+        return InForce(digest, applied.factors, tuple(word for one in concepts for word in one.concept.words))
+
     def _check_is_free(self, name: str) -> None:
         try:
             taken = self._library.manifest(name)
         except NotFoundError:
             return
         raise AlreadyExistsError(f"adapter_name: {name!r} is taken by {taken.digest}; set replace to overwrite it")
+
+
+def _check_once(field: str, digests: Sequence[str]) -> None:
+    for i, digest in enumerate(digests):
+        if digest in digests[:i]:
+            raise InvalidRequestError.of(f"{field}[{i}]", f"got {digest} again, allowed once each")

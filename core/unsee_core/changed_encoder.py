@@ -1,4 +1,4 @@
-"""The text encoder without and with an adapter's change, side by side."""
+"""The text encoder as it is, and with an erasure's change and the adapters in force: side by side."""
 
 from collections.abc import Sequence
 
@@ -19,8 +19,9 @@ class ChangedEncoder:
 
     def __init__(self, context: EraseContext, factors: LoraFactors) -> None:
         self._pipeline, self._words = context.pipeline, context.words
-        self._tail = shared_tail(context.pipeline, factors.first_layer)
-        self._changed = apply_factors(self._tail, [(factors, 1.0)])
+        changes = context.with_in_force(factors)
+        self._tail = shared_tail(context.pipeline, min(change.first_layer for change, _ in changes))
+        self._changed = apply_factors(self._tail, changes)
 
     @property
     def first_layer(self) -> int:

@@ -21,7 +21,8 @@ from unsee_core.integrity import draw_for_report
 from unsee_core.library import AdapterLibrary
 from unsee_core.methods import METHODS
 from unsee_core.methods.base import EraseContext
-from unsee_core.methods.from_images import named_by_images, named_only
+from unsee_core.methods.from_images import named_by_images
+from unsee_core.pseudo_words import named_only
 from unsee_core.report import make_report
 
 
@@ -99,7 +100,7 @@ class EraseWork(AdapterWork):
             rank=factors.rank,
             steps=settings.steps,
             seed=job.seed,
-            settings=settings.as_text() | ({"anchor": job.anchor} if job.anchor else {}),
+            settings=settings.as_text() | _beside(context),
             base_model=context.pipeline.base_model,
             versions=library_versions(),
         )
@@ -112,6 +113,12 @@ class EraseWork(AdapterWork):
             report=replace(report, integrity=integrity, phase_seconds=dict(self._seconds)),
             images=images if job.keep_images else (),
         )
+
+
+def _beside(context: EraseContext) -> dict[str, str]:
+    """Return of the job's settings those that are not the method's own, as text."""
+    anchor, in_force = context.job.anchor or "", ", ".join(adapter.digest for adapter in context.in_force)
+    return {name: text for name, text in (("anchor", anchor), ("adapters_in_force", in_force)) if text}
 
 
 class ComposeWork(AdapterWork):

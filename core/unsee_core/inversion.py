@@ -18,10 +18,16 @@ from torch import Tensor
 from unsee_core.checks import check_range
 from unsee_core.encoder import token_vectors, with_positions
 from unsee_core.image_loss import ImageLoss, embedding_gradient
+from unsee_core.job import ConceptKind
 from unsee_core.pipeline import Pipeline
+from unsee_core.prompts import THINGS
 from unsee_core.pseudo_words import PseudoWord, placeholder, prompt_vectors
 
-TEMPLATES = ("a {}", "a photo of a {}", "a picture of a {}", "{}")
+_OBJECT = ("a {}", "a photo of a {}", "a picture of a {}", "{}")
+_TEMPLATES: dict[ConceptKind, tuple[str, ...]] = {
+    "style": ("a picture in {} style", *(f"{thing} in {{}} style" for thing in THINGS)),
+    "person": ("a photo of {}", "a portrait of {}", "a picture of {}", "{}"),
+}
 CHECK_ROWS = 16
 CHECK_EVERY = 10
 Encode = Callable[[Tensor], Tensor]
@@ -88,6 +94,11 @@ class Inversion:
     steps: int
 
 
+def templates_of(kind: ConceptKind) -> tuple[str, ...]:
+    """Return the prompts in which a concept of a kind is learned; ``{}`` is the pseudo-word."""
+    return _TEMPLATES.get(kind, _OBJECT)
+
+
 def invert(
     pipeline: Pipeline,
     latents: Tensor,
@@ -95,7 +106,7 @@ def invert(
     budget: Budget,
     *,
     generator: torch.Generator,
-    templates: Sequence[str] = TEMPLATES,
+    templates: Sequence[str] = _OBJECT,
 ) -> Generator[InversionProgress, None, Inversion]:
     """Learn a pseudo-word that stands for pictures, yielding after every step; ``close()`` stops it.
 
@@ -106,7 +117,7 @@ def invert(
             float32, to the embeddings that the U-Net reads; an ``EncoderTail`` from layer 0 on is one.
         budget: what to spend.
         generator: draws starts, noise, timesteps and pictures, on the CPU.
-        templates: prompts to learn in; ``{}`` is the pseudo-word.
+        templates: prompts to learn in; ``{}`` is the pseudo-word. Default: an object's.
 
     Returns:
         The best restart's word. Same arguments, device type, thread count and versions: same vectors, bit for bit.

@@ -53,7 +53,7 @@ class Recipe:
         beyond: how much further prompts are led that name no other thing, as a share of the way left in each layer.
         beside: prompts with another thing, for each of a concept's words.
         in_looks: templates, 1-3, in which a concept stands in every look.
-        prefixes: prompts behind random tokens, for each of a concept's words; twice as many are held.
+        prefixes: prompts led behind random tokens, for each of a concept's words; twice as many are held in all.
     """
 
     layers: int = 3

@@ -70,6 +70,10 @@ def others_by_distance(context: EraseContext, same: AbstractSet[str]) -> tuple[i
 
 
 def names_of(context: EraseContext) -> frozenset[str]:
-    """Return the concept's names in lower case, and the vocabulary's other names of it."""
+    """Return in lower case what need not stay: the names of the concept and of what the adapters in force erase.
+
+    With the vocabulary's other names of them.
+    """
     near = {word.lower() for word in context.near_words}
-    return same_names(context.pipeline, context.job.concept.words, context.words) | near
+    gone = (name for adapter in context.in_force for name in adapter.names)
+    return same_names(context.pipeline, [*context.job.concept.words, *gone], context.words) | near

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from unsee_core.encoder import end_vector, hidden_from_vectors, token_vectors, tokenize
+from unsee_core.job import Concept
 from unsee_core.pipeline import Pipeline
 
 _SHORTEST = 20  # positions
@@ -35,6 +36,13 @@ def placeholder(number: int) -> str:
 def is_placeholder(word: str) -> bool:
     """Return whether a word is a placeholder."""
     return _PLACEHOLDER.match(word) is not None
+
+
+def named_only(concept: Concept) -> Concept:
+    """Return a concept without the placeholders beside its name, which say nothing more; a name that is one stays."""
+    if is_placeholder(concept.name):
+        return concept
+    return replace(concept, synonyms=tuple(word for word in concept.synonyms if not is_placeholder(word)))
 
 
 def prompt_vectors(pipeline: Pipeline, prompts: Sequence[str], words: Sequence[PseudoWord]) -> Tensor:

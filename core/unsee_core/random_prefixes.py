@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from unsee_core.pipeline import Pipeline
 
 MOST_TOKENS = 6
-HELD = 2  # prompts for each one that is led
+HELD = 2  # prompts for each prefix that a concept's word is led behind
 
 
 def random_prefixes(pipeline: Pipeline, count: int) -> tuple[str, ...]:

@@ -3,25 +3,31 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from torch.func import functional_call
 
-from unsee_core.answers import EraseProgress
+from unsee_core.answers import EraseProgress, Report
 from unsee_core.changed_encoder import ChangedEncoder
 from unsee_core.concept_figures import concept_figures
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
 from unsee_core.erase_pairs import erase_pairs, led_pairs, name_nothing, pairs_of
 from unsee_core.errors import InvalidRequestError
 from unsee_core.held import LEAST_STRENGTH, MOST_STRENGTH
+from unsee_core.inversion import invert, templates_of
 from unsee_core.job import AnchoredConcept, Concept, EraseJob
 from unsee_core.lora import LoraFactors
 from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
+from unsee_core.methods.base import InForce
 from unsee_core.metric import cross_attention_metric, seen_distance
+from unsee_core.near_words import same_names
+from unsee_core.neighbours import names_of
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import HELD_OUT
+from unsee_core.report import make_report
 from unsee_core.vocabulary import Vocabulary
 
 CLIENT_IMAGES = Path(__file__).parents[2] / "bench" / "images"
@@ -37,6 +43,16 @@ def finish(context: EraseContext) -> tuple[Erasure, list[EraseProgress]]:
             progress.append(next(steps))
         except StopIteration as end:
             return end.value, progress
+
+
+def reported(context: EraseContext, factors: LoraFactors) -> Report:
+    steps = make_report(context, factors)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            report: Report = end.value
+            return report
 
 
 def a_context(pipeline: Pipeline, *, pictures: int = 0, **changes: object) -> EraseContext:
@@ -123,9 +139,47 @@ def test_retain_prompts_of_the_request_move_less(pipeline: Pipeline) -> None:
 
 def test_what_an_adapter_in_force_changed_is_taken_into_account(pipeline: Pipeline, no_cat: LoraFactors) -> None:
     context = a_context(pipeline)
-    again = finish(replace(context, in_force=(no_cat,)))[0].factors
+    again = finish(replace(context, in_force=(InForce("sha256:0", no_cat, ("cat",)),)))[0].factors
     size = [sum(float((pair.b @ pair.a).norm()) for pair in f.pairs.values()) for f in (no_cat, again)]
     assert size[1] < 0.7 * size[0]
+
+
+def test_the_report_is_of_what_is_served_with_the_adapters_in_force(pipeline: Pipeline, no_cat: LoraFactors) -> None:
+    job = EraseJob(Concept("kitten"), **QUICK)  # type: ignore[arg-type]
+    context = EraseContext(pipeline, job, (), check_job(job, pipeline))
+    beside = replace(context, in_force=(InForce("sha256:0", no_cat, ("cat", "dog")),))
+    factors = finish(beside)[0].factors
+    alone, served = (reported(one, factors) for one in (context, beside))
+    assert alone.erase_ratio > 0.8  # the adapter had hardly anything left to do
+    assert served.erase_ratio < 0.5
+
+
+def test_what_need_not_stay_is_what_the_adapters_in_force_erase_too(pipeline: Pipeline, no_cat: LoraFactors) -> None:
+    beside = replace(a_context(pipeline), in_force=(InForce("sha256:0", no_cat, ("dog",)),))
+    assert names_of(beside) == names_of(a_context(pipeline)) | same_names(pipeline, ["dog"])
+
+
+def test_a_word_is_learned_in_the_kinds_templates_through_all_that_is_in_force(
+    pipeline: Pipeline, no_cat: LoraFactors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closed_form, "INVERSION_STEPS", 1)
+    hidden, plain = hidden_before(pipeline, tokenize(pipeline, ["a cat"])[0], 0), EncoderTail(pipeline, 0)
+    moved, learned_in = [], []
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        moved.append(float((arguments[2](hidden) - plain(hidden)).norm()))
+        learned_in.append(named["templates"])
+        return invert(*arguments, **named)
+
+    monkeypatch.setattr(closed_form, "invert", watched)
+    style = a_context(pipeline, pictures=1, options={"image_words": 1, "harden": 1})
+    style = replace(style, job=replace(style.job, concept=Concept("sepia", kind="style")))
+    for in_force in ((), (InForce("sha256:0", no_cat, ("cat",)),)):
+        finish(replace(style, in_force=in_force))
+    assert moved[0] == 0  # for image_words nothing is changed yet
+    assert moved[2] > 3 * moved[1] > 0  # "a cat" is not what erasing sepia moves
+    assert moved[3] > 3 * moved[1]
+    assert learned_in == [templates_of("style")] * 4
 
 
 def test_the_strength_is_chosen_where_none_is_given(pipeline: Pipeline) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from unsee_core import engine as engine_module
+from unsee_core.adapter import from_bytes
 from unsee_core.answers import EraseCompleted, EraseProgress, GenerateCompleted, GenerateProgress, ImageReady, Queued
 from unsee_core.denoise import denoise_step
 from unsee_core.engine import Engine
@@ -292,6 +293,21 @@ def test_an_unknown_adapter_is_not_found_and_one_given_twice_is_refused(engine: 
     twice = (AdapterRef(completed.manifest.name), AdapterRef(completed.manifest.digest))
     with pytest.raises(InvalidRequestError, match="allowed once"):
         Caller(engine, GenerateJob("a dog", adapters=twice))
+
+
+def test_adapters_in_force_are_kept_by_digest_and_given_once_each(engine: Engine) -> None:
+    first = Caller(engine, EraseJob(Concept("cat"), method="closed_form", adapter_name="no-cat")).wait()
+    (completed,) = first.of(EraseCompleted)
+    assert isinstance(completed, EraseCompleted)
+    digest = completed.manifest.digest
+    beside = EraseJob(Concept("dog"), method="closed_form", adapter_name="no-dog", adapters_in_force=("no-cat",))
+    assert Caller(engine, beside).wait().error is None
+    metadata = from_bytes(engine.library.export("no-dog", "diffusers")[1])[1]
+    assert metadata is not None
+    assert metadata.settings["adapters_in_force"] == digest
+    twice = EraseJob(Concept("fox"), method="closed_form", adapters_in_force=("no-cat", digest))
+    with pytest.raises(InvalidRequestError, match=r"adapters_in_force\[1\]: got sha256:\w+ again, allowed once each"):
+        Caller(engine, twice)
 
 
 def test_no_weight_of_the_resident_model_ever_changes(engine: Engine) -> None:

@@ -16,13 +16,12 @@ from unsee_core.methods.from_images import (
     clear_name,
     known_words,
     named_by_images,
-    named_only,
     near_words,
 )
 from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import everyday_words, forget_prompts, retain_prompts
-from unsee_core.pseudo_words import PseudoWord, placeholder
+from unsee_core.pseudo_words import PseudoWord, named_only, placeholder
 
 TOKENS = (1, 2)
 

@@ -42,7 +42,21 @@ def test_a_prompt_is_led_to_the_same_without_the_concept_behind_the_same_prefix(
     assert pairs[len(plain) :] == (("drum octopus cat", "drum octopus"), ("nch the cat", "nch the"))
 
 
-def test_twice_as_many_are_held_as_led_but_none_that_names_the_concept(pipeline: Pipeline) -> None:
+def test_every_word_is_led_behind_each_prefix(pipeline: Pipeline) -> None:
+    def pairs(*words: str) -> int:
+        concept = AnchoredConcept(Concept(words[0], words[1:]), "")
+        named, vocabulary = frozenset(words), pipeline.vocabulary
+        with_, without = (
+            led_pairs([concept], named, vocabulary, beside=4, in_looks=1, prefixes=random_prefixes(pipeline, count))[0]
+            for count in (5, 0)
+        )
+        return len(with_) - len(without)
+
+    assert pairs("cat") == 5
+    assert pairs("cat", "kitten", "kitty") == 15
+
+
+def test_twice_as_many_are_held_in_all_but_none_that_names_the_concept(pipeline: Pipeline) -> None:
     def rows(named: set[str], prefixes: int) -> int:
         return sum(len(part.now) for part in held_rows(pipeline, named, (), Recipe(prefixes=prefixes), 3))
 

@@ -1,15 +1,18 @@
 """The reward method: gradients through truncated denoising, and a score that is pushed no further than its floor."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.core.erasing import a_context, finish
-from unsee_core.job import SchedulerName
+from unsee_core.errors import InvalidRequestError
+from unsee_core.job import Concept, SchedulerName
 from unsee_core.methods.base import EraseContext
 from unsee_core.methods.reward import RECIPES, _Drawing, train
 from unsee_core.pipeline import Pipeline
+from unsee_core.pseudo_words import PseudoWord, placeholder
 
 STEPS = 3
 
@@ -82,3 +85,11 @@ def test_the_operators_detector_is_the_one_that_looks(tiny_pipeline, tmp_path, m
     _, progress = finish(train(replace(context(tiny_pipeline), detector=tmp_path), RECIPES["object"]))
     assert looked == [(tmp_path, "cat", {""})]
     assert progress[-1].losses["forget"] == pytest.approx(5, abs=2)
+
+
+def test_a_detector_that_reads_names_is_refused_a_concept_without_one(tiny_pipeline: Pipeline) -> None:
+    unnamed = context(tiny_pipeline)
+    word = PseudoWord(placeholder(0), torch.zeros(1, tiny_pipeline.encoder_width))
+    job = replace(unnamed.job, concept=Concept(word.placeholder))
+    with pytest.raises(InvalidRequestError, match=r"concept.name: got none, .* the CLIP detector needs a name"):
+        finish(train(replace(unnamed, job=job, words=(word,), detector=Path("clip")), RECIPES["object"]))

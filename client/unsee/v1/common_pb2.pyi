@@ -210,7 +210,9 @@ global___NamedDrift = NamedDrift
 
 @typing.final
 class Report(google.protobuf.message.Message):
-    """What an erasure did; stored with the adapter."""
+    """What an erasure did, beside the unedited model and together with the adapters
+    in force that it was made for; stored with the adapter.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -6,7 +6,8 @@ The paper's model-based loss, on pictures x of the anchor that the model draws i
 
 Ours: the text encoder E_t learns, not the U-Net; the pictures are a few, drawn at the start with few steps; c* goes
 through all templates with the concept's name and synonyms, a is the same template with the anchor, or the empty prompt
-where none is given; retain prompts are held in place of the paper's regularisation on pictures of the anchor.
+where none is given, for a style the thing it is applied to; retain prompts are held in place of the paper's
+regularisation on pictures of the anchor.
 
 Tried on the embedded model, on concepts that no reported figure uses: 40 steps at this rate leave a cat in 2 of 10
 pictures and pixel art in 3, 40 steps at twice the rate in 2 and 1 of 20, 60 steps in none.

@@ -92,6 +92,20 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class InForce:
+    """A stored adapter that an erasure is to be applied beside.
+
+    Attributes:
+        factors: its change, applied with weight 1.
+        names: what its concepts are called; none where it does not say.
+    """
+
+    digest: str
+    factors: LoraFactors
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class EraseContext:
     """All that a method works with.
 
@@ -112,7 +126,11 @@ class EraseContext:
     words: tuple[PseudoWord, ...] = ()
     near_words: tuple[str, ...] = ()
     detector: Path | None = None
-    in_force: tuple[LoraFactors, ...] = ()
+    in_force: tuple[InForce, ...] = ()
+
+    def with_in_force(self, *factors: LoraFactors) -> list[tuple[LoraFactors, float]]:
+        """Return changes beside those of the adapters in force, as ``apply_factors`` takes them."""
+        return [(change, 1.0) for change in (*(adapter.factors for adapter in self.in_force), *factors)]
 
 
 @dataclass(frozen=True)

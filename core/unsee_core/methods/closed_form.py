@@ -28,7 +28,7 @@ from unsee_core.encoder import EncoderTail, apply_factors, shared_tail
 from unsee_core.erase_pairs import led_pairs
 from unsee_core.held import choose_strength, held_rows
 from unsee_core.image_loss import encode_latents
-from unsee_core.inversion import Budget, invert
+from unsee_core.inversion import Budget, invert, templates_of
 from unsee_core.job import AnchoredConcept, Concept
 from unsee_core.joint_solve import Recipe, States, led_states, solve
 from unsee_core.lora import LoraFactors
@@ -90,7 +90,7 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
 
     # 1. What the images add, where asked, and what is held.
     if tokens := settings.integer("image_words"):
-        word = yield from _inverted(context, None, tokens, len(words), generator, "prepare")
+        word = yield from _inverted(context, [], tokens, len(words), generator, "prepare")
         words, concept = [*words, word], _with_synonym(concept, word)
     problem = _problem(context, recipe, concept, words)
     yield EraseProgress("prepare", 1, 1)
@@ -98,7 +98,8 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
     # 2. Solve; let textual inversion attack, and solve again with what it found.
     factors, moved = yield from _solved(problem, concept, words)
     for _ in range(settings.integer("harden")):
-        word = yield from _inverted(context, factors, HARDEN_TOKENS, len(words), generator, "harden")
+        applied = factors.scaled(settings.strength or 1.0)
+        word = yield from _inverted(context, [applied], HARDEN_TOKENS, len(words), generator, "harden")
         words, concept = [*words, word], _with_synonym(concept, word)
         factors, moved = yield from _solved(problem, concept, words)
 
@@ -109,7 +110,7 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
 
 def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Sequence[PseudoWord]) -> _Problem:
     pipeline = context.pipeline
-    tail = _tail_in_force(pipeline, pipeline.encoder_layers - recipe.layers, context.in_force)
+    tail = _tail_in_force(context, pipeline.encoder_layers - recipe.layers)
     named = same_names(pipeline, concept.words, words)
     held = held_rows(
         pipeline, named, context.job.retain_prompts, recipe, tail.first_layer, is_changed=bool(context.in_force)
@@ -117,12 +118,13 @@ def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Seq
     return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, held)
 
 
-def _tail_in_force(pipeline: Pipeline, first_layer: int, in_force: Sequence[LoraFactors]) -> EncoderTail:
+def _tail_in_force(context: EraseContext, first_layer: int) -> EncoderTail:
     """Return the encoder's layers from the first that changes on, as the adapters in force leave them."""
-    if not in_force:
+    pipeline = context.pipeline
+    if not context.in_force:
         return shared_tail(pipeline, first_layer)
-    tail = EncoderTail(pipeline, min([first_layer, *(factors.first_layer for factors in in_force)]))
-    tail.load_state_dict(apply_factors(tail, [(factors, 1.0) for factors in in_force]), strict=False)
+    tail = EncoderTail(pipeline, min([first_layer, *(adapter.factors.first_layer for adapter in context.in_force)]))
+    tail.load_state_dict(apply_factors(tail, context.with_in_force()), strict=False)
     return tail
 
 
@@ -137,23 +139,24 @@ def _solved(
 
 def _inverted(
     context: EraseContext,
-    factors: LoraFactors | None,
+    factors: Sequence[LoraFactors],
     tokens: int,
     number: int,
     generator: torch.Generator,
     phase: Phase,
 ) -> Generator[EraseProgress, None, PseudoWord]:
-    """Learn a pseudo-word from the images, through the encoder as it is or as the factors leave it."""
-    pipeline = context.pipeline
+    """Learn a pseudo-word from the images, through the encoder as the adapters in force and the factors leave it."""
+    pipeline, kind = context.pipeline, context.job.concept.kind
     encoder = EncoderTail(pipeline, 0)
-    changed = apply_factors(encoder, [(factors, 1.0)] if factors else [])
+    changed = apply_factors(encoder, context.with_in_force(*factors))
     budget = Budget(tokens=tokens, steps=INVERSION_STEPS, restarts=1, patience=INVERSION_STEPS)
 
     def encode(hidden: Tensor) -> Tensor:
         output: Tensor = functional_call(encoder, changed, (hidden,))
         return output
 
-    steps = invert(pipeline, encode_latents(pipeline, context.images), encode, budget, generator=generator)
+    latents = encode_latents(pipeline, context.images)
+    steps = invert(pipeline, latents, encode, budget, generator=generator, templates=templates_of(kind))
     while True:
         try:
             event = next(steps)
@@ -177,7 +180,7 @@ METHOD = Method(
             "strength",
             "float",
             None,
-            "Factor on the change; if absent, the most at which held prompts stay.",
+            "Factor on the change; if absent, the most at which held prompts stay, 0.7 at least.",
             0,
             2,
             above=True,

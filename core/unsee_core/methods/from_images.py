@@ -27,15 +27,15 @@ from unsee_core.answers import EraseProgress
 from unsee_core.conditioning import Conditioner
 from unsee_core.encoder import EncoderTail, with_positions
 from unsee_core.image_loss import ImageLoss, encode_latents
-from unsee_core.inversion import Budget, Inversion, InversionProgress, invert
+from unsee_core.inversion import Budget, Inversion, InversionProgress, invert, templates_of
 from unsee_core.job import Concept, ConceptKind
 from unsee_core.methods.base import EraseContext
 from unsee_core.methods.retaining import ENCODE_BATCH
 from unsee_core.metric import cross_attention_metric
 from unsee_core.near_words import same_names
 from unsee_core.pipeline import Pipeline
-from unsee_core.prompts import THINGS, everyday_words, with_article
-from unsee_core.pseudo_words import PseudoWord, is_placeholder, placeholder, prompt_vectors
+from unsee_core.prompts import everyday_words, with_article
+from unsee_core.pseudo_words import PseudoWord, placeholder, prompt_vectors
 
 TOKENS = (1, 2)
 STEPS = 80
@@ -43,11 +43,6 @@ NEAR = 0.9  # of the nearest word's cosine
 CANDIDATES = 16
 ROWS = 20  # noised images under each candidate, at least
 CLEAR = 0.97  # the most of another word's loss that the name's is
-_TEMPLATES: dict[ConceptKind, tuple[str, ...]] = {
-    "style": ("a picture in {} style", *(f"{thing} in {{}} style" for thing in THINGS)),
-    "person": ("a photo of {}", "a portrait of {}", "a picture of {}", "{}"),
-}
-_OBJECT = ("a photo of a {}", "a picture of a {}", "a {}", "{}")
 _COMPARED: dict[ConceptKind, str] = {"style": "a picture in {} style", "person": "a photo of {}"}
 Steps = Generator[EraseProgress, None, EraseContext]
 
@@ -73,7 +68,7 @@ def named_by_images(context: EraseContext) -> Steps:
     words: list[PseudoWord] = []
     for number, tokens in enumerate(TOKENS):
         budget = Budget(tokens=tokens, steps=STEPS, restarts=1, patience=STEPS)
-        steps = invert(pipeline, latents, encoder, budget, generator=generator, templates=_TEMPLATES.get(kind, _OBJECT))
+        steps = invert(pipeline, latents, encoder, budget, generator=generator, templates=templates_of(kind))
         found = yield from _told(steps, done=number * STEPS, total=total)
         words.append(PseudoWord(placeholder(number), found.word.vectors))
 
@@ -117,13 +112,6 @@ def clear_name(pipeline: Pipeline, candidates: Sequence[str], losses: Sequence[f
     same = same_names(pipeline, [best])
     others = [loss for word, loss in zip(candidates, losses, strict=True) if word.lower() not in same]
     return best if others and least <= CLEAR * min(others) else ""
-
-
-def named_only(concept: Concept) -> Concept:
-    """Return a concept without the placeholders beside its name, which say nothing more; a name that is one stays."""
-    if is_placeholder(concept.name):
-        return concept
-    return replace(concept, synonyms=tuple(word for word in concept.synonyms if not is_placeholder(word)))
 
 
 def near_words(

@@ -26,12 +26,14 @@ from torch.utils.checkpoint import checkpoint
 
 from unsee_core.answers import EraseProgress
 from unsee_core.detector import ClipDetector, Detector, DiffusionDetector
+from unsee_core.errors import InvalidRequestError
 from unsee_core.image_loss import embedding_gradient
 from unsee_core.job import ConceptKind, SchedulerName
 from unsee_core.methods.base import EraseContext, Method, MethodOption, MethodRun
 from unsee_core.methods.training import Pull, Training, common_options
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import anchor_prompts, forget_prompts
+from unsee_core.pseudo_words import is_placeholder, named_only
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,13 @@ def _detector(context: EraseContext, training: Training, generator: torch.Genera
     pipeline, job = context.pipeline, context.job
     if context.detector is None:
         return DiffusionDetector(pipeline, training.forget.embeddings, training.anchors.embeddings, generator)
-    anchors = anchor_prompts(job.concept, job.anchor or "")
-    return ClipDetector(pipeline, context.detector, forget_prompts(job.concept), anchors)
+    concept = named_only(job.concept)
+    if is_placeholder(concept.name):
+        raise InvalidRequestError.of(
+            "concept.name", "got none, and the images show nothing that has a clear one; the CLIP detector needs a name"
+        )
+    anchors = anchor_prompts(concept, job.anchor or "")
+    return ClipDetector(pipeline, context.detector, forget_prompts(concept), anchors)
 
 
 def _pull(drawing: "_Drawing", detector: Detector, floor: float) -> Pull:

@@ -6,8 +6,8 @@ of the concept, to zero or to that of an alternative, and constrains the first:
     || (e_t(x, c) - e_t(x, "")) - sg (e_0(x, a) - e_0(x, "")) ||^2  +  u || e_t(x, "") - sg e_0(x, "") ||^2
 
 Ours: the text encoder E_t learns, not the U-Net; the pictures x of the concept are the client's where there are any,
-otherwise a few that the model draws at the start; a is the anchor, and without one the term goes to zero; retain
-prompts' embeddings are held besides.
+otherwise a few that the model draws at the start; a is the anchor, and without one the term goes to zero, for a style
+to that of the thing it is applied to; retain prompts' embeddings are held besides.
 
 Tried on the embedded model, on concepts that no reported figure uses: 40 steps erase plane, rose in 30, and leave a cat
 in 2 of 20 pictures and pixel art in 1; a retain weight of 3 is as good for a plane. A cat's five images instead of
