@@ -62,6 +62,8 @@ class Variant:
     strength: float | None = None
 
 
+_PREFIXES = {"prefixes": closed_form.PREFIXES}
+_BEYOND = {"beyond": closed_form.BEYOND, "beside": closed_form.BESIDE_BEYOND}
 VARIANTS = (
     Variant("as settled"),
     *(Variant(f"last {n} layers", {"layers": n}) for n in (1, 2, 4, 6)),
@@ -77,6 +79,9 @@ VARIANTS = (
     *(Variant(f"strength {x:g}", strength=x) for x in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)),
     Variant("images too: image_words 2", options={"image_words": 2}),
     Variant("robust rounds: harden 2", options={"harden": 2}),
+    Variant("random prefixes", _PREFIXES),
+    Variant("beyond", _BEYOND),
+    Variant("beyond and random prefixes", {**_BEYOND, **_PREFIXES}),
 )
 
 
