@@ -158,11 +158,11 @@ def markdown(content: Mapping[str, Any], rows: Sequence[Row]) -> str:
         for row in (row for row in rows if row.place == place):
             phases = ", ".join(f"{phase} {seconds:.3f}" for phase, seconds in row.phases.items())
             lines.append(f"| {row.label} | {row.median:.3f} | {row.slowest:.3f} | {row.first:.3f} | {phases} |")
-    lines += ["", "## Seconds over another method's, in process", ""]
-    others = list(next(iter(content["ratios"].values())))
-    lines += [f"| method | {' | '.join(others)} |", "|---" * (len(others) + 1) + "|"]
-    for label, over in content["ratios"].items():
-        lines.append(f"| {label} | {' | '.join(f'{over[other]:.3f}' for other in others)} |")
+    if others := list(next(iter(content["ratios"].values()))):
+        lines += ["", "## Seconds over another method's, in process", ""]
+        lines += [f"| method | {' | '.join(others)} |", "|---" * (len(others) + 1) + "|"]
+        for label, over in content["ratios"].items():
+            lines.append(f"| {label} | {' | '.join(f'{over[other]:.3f}' for other in others)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -70,6 +70,8 @@ def test_the_tables_have_a_row_for_every_method_in_every_place():
     assert "| uce | 2.000 | 2.000 | 2.000 | train 2.000 |" in text
     assert "| uce | 0.500 |" in text
     assert "## Through the server" in text
+    assert "## Seconds over" in text
+    assert "## Seconds over" not in markdown(content | {"ratios": {"closed_form": {}}}, rows)
 
 
 def test_an_erasure_in_this_process_and_one_by_a_server_are_timed_by_phase(
