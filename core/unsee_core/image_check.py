@@ -12,6 +12,7 @@ from unsee_core.job import Concept
 from unsee_core.methods.base import EraseContext
 from unsee_core.prompts import held_out_prompts
 
+NOISE = (0.2, 0.5)  # timesteps, as shares of all: where a wrong word costs more than no word
 ROWS = 3  # images that are looked at; of more as many, evenly chosen, and fewer take turns
 LEAST_MARGIN = 0.1  # by which a right name's loss is below another's
 
@@ -65,10 +66,8 @@ def image_losses(context: EraseContext, encoder: ChangedEncoder, same: AbstractS
 
     # 3. All together.
     loss = ImageLoss(context.pipeline)
-    count = len(sides)
-    rows = loss(
-        latents.repeat(count, 1, 1, 1), noise.repeat(count, 1, 1, 1), loss.little_noise(ROWS).repeat(count), embeddings
-    )
+    count, timesteps = len(sides), loss.timesteps_between(*NOISE, ROWS)
+    rows = loss(latents.repeat(count, 1, 1, 1), noise.repeat(count, 1, 1, 1), timesteps.repeat(count), embeddings)
     return ImageLosses(*rows.view(count, ROWS).mean(1).tolist())
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from unsee_core.images import to_pixels
 from unsee_core.pipeline import Pipeline
 
-_LEAST_NOISE, _MOST_NOISE = 0.2, 0.5  # timesteps, as a share of all
-
 
 @torch.no_grad()
 def encode_latents(pipeline: Pipeline, images: Sequence[Image.Image]) -> Tensor:
@@ -69,9 +67,9 @@ class ImageLoss:
         """Timesteps that the model was trained with."""
         return self._denoiser.num_timesteps
 
-    def little_noise(self, count: int) -> Tensor:
-        """Return timesteps ``(count,)``, in order, evenly over where a wrong word costs more than no word."""
-        shares = _LEAST_NOISE + (torch.arange(count) + 0.5) / count * (_MOST_NOISE - _LEAST_NOISE)
+    def timesteps_between(self, least: float, most: float, count: int) -> Tensor:
+        """Return timesteps ``(count,)``, in order, evenly between two shares of all of them."""
+        shares = least + (torch.arange(count) + 0.5) / count * (most - least)
         return (shares * self.num_timesteps).long()
 
     def __call__(self, latents: Tensor, noise: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
