@@ -16,7 +16,9 @@ from bench.cells import Cell
 from bench.measures import ERASED, Measure
 from bench.seeing import Share
 from training.world import OBJECTS
+from unsee_core.methods import DEFAULT_METHOD
 
+PAPER = "few_shot_lora"
 GOALS = {
     "objects": {
         "erased": 0.97, "retained": 0.97, "near": 0.93, "other_kind": 0.98, "other_in_pairs": 0.95, "synonyms": 0.80,
@@ -45,11 +47,15 @@ LEGEND = (
 
 def summary(cells: Sequence[Cell]) -> dict[str, Any]:
     """Return figures by kind and method, and under "unedited" those of the model before."""
+    return {kind: _by_method(of_kind) for kind, of_kind in _by_kind(cells).items()}
+
+
+def _by_kind(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     kinds = {
         "objects": [cell for cell in cells if cell.concept in OBJECTS],
         "looks": [cell for cell in cells if cell.concept not in OBJECTS],
     }
-    return {kind: _by_method(of_kind) for kind, of_kind in kinds.items() if of_kind}
+    return {kind: of_kind for kind, of_kind in kinds.items() if of_kind}
 
 
 def _by_method(cells: Sequence[Cell]) -> dict[str, Any]:
@@ -84,7 +90,12 @@ def _figures(name: str, measure: Measure) -> dict[str, Any]:
         "after": round(measure.after / measure.of, 4),
         "of_unedited": round(measure.of_unedited, 4),
     }
-    return _bounds(measure.gone if name in ERASED else measure.kept) | counts
+    return _bounds(_good(name, measure)) | counts
+
+
+def _good(name: str, measure: Measure) -> Share:
+    """Return what should be large: what is gone of a concept, what is kept of all else."""
+    return measure.gone if name in ERASED else measure.kept
 
 
 def _unedited(name: str, measure: Measure) -> dict[str, Any]:
@@ -138,7 +149,9 @@ def markdown(content: Mapping[str, Any], cells: Sequence[Cell], picture: str, be
     ]
     tables = chain.from_iterable(_table(kind, rows) for kind, rows in content["summary"].items())
     at_inference = ["", "## Beside an adapter at inference", "", *beside] if beside else []
-    return "\n".join([*head, *tables, *at_inference, *_concepts(cells), "", f"![]({picture})", ""])
+    return "\n".join(
+        [*head, *tables, *default_beside_paper(cells), *at_inference, *_concepts(cells), "", f"![]({picture})", ""]
+    )
 
 
 def _table(kind: str, rows: Mapping[str, Any]) -> list[str]:
@@ -173,6 +186,33 @@ def _table(kind: str, rows: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def default_beside_paper(cells: Sequence[Cell]) -> list[str]:
+    """Return where the server's default and the paper's method differ, and whether by more than chance."""
+    lines = []
+    for kind, of_kind in _by_kind(cells).items():
+        sides = [totals([cell for cell in of_kind if cell.method == method]) for method in (DEFAULT_METHOD, PAPER)]
+        for name in (name for name in COLUMNS if all(name in side for side in sides)):
+            own, other = (_good(name, side[name]) for side in sides)
+            if own != other:
+                figures = f"{own.hits} of {own.of} | {other.hits} of {other.of} | {_chance(own.chance(other))}"
+                lines.append(f"| {kind}, {COLUMNS[name]} | {figures} |")
+    head = [
+        "",
+        f"## {DEFAULT_METHOD}, the default, beside {PAPER}",
+        "",
+        "Where they differ. Chance: how often it alone sets two equal methods as far apart (Fisher's exact test, "
+        "two-sided).",
+        "",
+        f"| of | {DEFAULT_METHOD} | {PAPER} | chance |",
+        "|---" * 4 + "|",
+    ]
+    return [*head, *lines] if lines else []
+
+
+def _chance(value: float) -> str:
+    return "below 0.01" if value < 0.01 else f"{value:.2f}"
+
+
 def _fewer(row: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
     """Return of how many concepts a row is, where it is not all of them."""
     count = row["concepts"]
@@ -199,7 +239,7 @@ def _concepts(cells: Sequence[Cell]) -> list[str]:
     lines = ["", "## Concepts", "", "| concept | method | " + " | ".join(COLUMNS.values()) + " | seconds |"]
     lines.append("|---" * (len(COLUMNS) + 3) + "|")
     for cell in cells:
-        shares = {name: m.gone if name in ERASED else m.kept for name, m in cell.measures.items()}
+        shares = {name: _good(name, measure) for name, measure in cell.measures.items()}
         texts = [f"{100 * shares[name].value:.0f} %" if name in shares else "" for name in COLUMNS]
         lines.append(f"| {cell.concept} | {cell.method} | {' | '.join(texts)} | {cell.seconds:.2f} |")
     return lines

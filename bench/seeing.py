@@ -38,6 +38,13 @@ class Share:
         half = z / (self.of + z * z) * math.sqrt(self.hits * (self.of - self.hits) / self.of + z * z / 4)
         return max(0.0, centre - half), min(1.0, centre + half)
 
+    def chance(self, other: "Share") -> float:
+        """Return how often chance alone sets the two as far apart or farther: Fisher's exact test, two-sided."""
+        hits, of = self.hits + other.hits, self.of + other.of
+        ways = [math.comb(self.of, k) * math.comb(other.of, hits - k) for k in range(max(0, hits - other.of), hits + 1)]
+        seen = math.comb(self.of, self.hits) * math.comb(other.of, other.hits)
+        return sum(way for way in ways if way <= seen) / math.comb(of, hits)
+
     def __add__(self, other: "Share") -> "Share":
         return Share(self.hits + other.hits, self.of + other.of)
 

@@ -56,6 +56,12 @@ def test_wilson_bounds_are_those_of_the_textbook():
     assert Share(0, 0).wilson() == (0.0, 1.0)
 
 
+def test_chance_is_that_of_fishers_lady_who_tastes_tea():
+    assert Share(3, 4).chance(Share(1, 4)) == pytest.approx(34 / 70)
+    assert Share(4, 4).chance(Share(0, 4)) == pytest.approx(2 / 70)
+    assert Share(3, 300).chance(Share(3, 300)) == 1
+
+
 def seen(erased: str, neighbours: str) -> Seen:
     shown = tuple(letter == "y" for letter in erased)
     return Seen(shown, tuple(letter == "y" for letter in neighbours), (True,), shown)

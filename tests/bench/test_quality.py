@@ -20,7 +20,7 @@ from bench.gallery import Gallery
 from bench.measures import Measure
 from bench.painting import Model, Sampler, paint
 from bench.quality_grid import CELL, columns_of, grid
-from bench.quality_report import COLUMNS, GOALS, LEGEND, summary
+from bench.quality_report import COLUMNS, GOALS, LEGEND, default_beside_paper, summary
 from training.world import LOOKS, OBJECTS
 from unsee_core.job import Concept, OptionValue
 from unsee_core.pipeline import Pipeline
@@ -228,9 +228,17 @@ def test_rows_of_the_table_add_cells_up_and_keep_objects_and_looks_apart():
     assert figures["objects"]["uce"]["seconds"] == {"median": 2.0, "max": 3.0}
 
 
-def a_cell(concept: str, after: int) -> cells.Cell:
+def test_the_default_stands_beside_the_papers_method_where_they_differ_and_with_what_chance_does():
+    both = [a_cell("dog", 3, "closed_form"), a_cell("dog", 0, "few_shot_lora"), a_cell("sepia", 1, "closed_form")]
+    text = "\n".join(default_beside_paper([*both, a_cell("sepia", 1, "few_shot_lora")]))
+    assert "| objects, UA | 1 of 4 | 4 of 4 | 0.14 |" in text
+    assert "looks" not in text
+    assert not default_beside_paper(both[:1])
+
+
+def a_cell(concept: str, after: int, method: str = "uce") -> cells.Cell:
     measures = {"erased": Measure(4, 4, after, after)}
-    return cells.Cell("uce", concept, {}, measures, max(after, 1), {}, 1, 9, None, {})
+    return cells.Cell(method, concept, {}, measures, max(after, 1), {}, 1, 9, None, {})
 
 
 def test_the_legend_explains_every_goal():
