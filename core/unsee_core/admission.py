@@ -20,6 +20,7 @@ from unsee_core.library import AdapterLibrary
 from unsee_core.methods import EraseContext, check_job
 from unsee_core.methods.base import InForce
 from unsee_core.pipeline import Pipeline
+from unsee_core.pseudo_words import is_placeholder
 from unsee_core.work import GenerateTask, GenerateWork
 
 
@@ -139,7 +140,8 @@ class Admission:
     def _in_force(self, ref: str) -> InForce:
         digest, concepts = self._library.erased_by(ref)
         applied, _ = self._library.load(AdapterRef(digest))
-        return InForce(digest, applied.factors, tuple(word for one in concepts for word in one.concept.words))
+        words = (word for one in concepts for word in one.concept.words)
+        return InForce(digest, applied.factors, tuple(word for word in words if not is_placeholder(word)))
 
     def _check_is_free(self, name: str) -> None:
         try:
