@@ -45,7 +45,7 @@ class ReportImage(Picture):
     Attributes:
         prompt: what was drawn.
         seed: of its starting noise; the same without and with the adapter.
-        with_adapter: drawn with the adapter; else without it.
+        with_adapter: drawn with the adapter, beside those in force when it was made; else by the unedited model.
         of_concept: the prompt asks for the concept; else it must stay.
         data: the encoded file, a PNG.
     """

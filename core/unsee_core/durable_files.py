@@ -86,7 +86,7 @@ class DurableFiles:
             if self._is_local:
                 _write_durably(Path(whole), data, exclusive=exclusive)
                 return
-            self._files.pipe_file(whole, data, mode="create" if exclusive else "overwrite")  # whole at once
+            self._files.pipe_file(whole, data, mode="create" if exclusive else "overwrite")
 
     def remove(self, path: str) -> None:
         """Remove a file, if there is one."""

@@ -23,7 +23,7 @@ class ImageLosses:
 
     Attributes:
         before: the concept's.
-        after: the concept's, with the adapter.
+        after: the concept's, with the adapter beside those in force.
         reference: the anchor's or, without an anchor, other words'.
     """
 

@@ -43,7 +43,7 @@ _WINDOW = 11
 
 @dataclass(frozen=True)
 class Drawn:
-    """A prompt's pictures without and with the adapter."""
+    """A prompt's pictures by the unedited model, and with the adapter beside those in force."""
 
     prompt: str
     pictures: tuple[Image.Image, Image.Image]

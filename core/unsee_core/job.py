@@ -155,7 +155,8 @@ class EraseJob:
         steps: 1-2000.
         adapter_name: None: a slug of the concept's name and eight digits of the digest.
         adapters_in_force: by name or digest: the erasure is made for the model as they leave it.
-        report_images: prompts that are drawn without and with the adapter for the report; 0, or 2-8.
+        report_images: prompts that are drawn by the unedited model and with the adapter, beside those in force, for the
+            report; 0, or 2-8.
         keep_images: these pictures are stored with the adapter.
         options: what the method alone reads, by name; checked against the method by ``methods.check_job``.
     """

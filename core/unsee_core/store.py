@@ -6,8 +6,9 @@
 
 A writer killed between the two leaves a blob that nobody sees; the next writer of the same bytes reuses its place, and
 whoever opens the store an hour later removes it. In a local folder, writers of several processes wait for each other.
-Elsewhere they cannot: a name is still taken only once (fsspec's exclusive mode), but a blob that is stored again in the
-instant in which another process deletes its last manifest may get lost, and reading that adapter then says so.
+Elsewhere they cannot: a name is still taken only once where the file system can refuse to write over a file, but a blob
+that is stored again in the instant in which another process deletes its last manifest may get lost, and reading that
+adapter then says so.
 """
 
 import hashlib

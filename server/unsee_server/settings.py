@@ -44,7 +44,9 @@ class Settings(BaseSettings):
         None, ge=0, le=50, description="guidance of a Generate that names none; otherwise the model's own"
     )
     detector: Path | None = Field(
-        None, description="folder of a CLIPModel that the method reward minimises; not set: the model itself detects"
+        None,
+        description="folder of a CLIPModel whose score of a named concept the method reward minimises; not set: the "
+        "model itself detects",
     )
     store: str = Field("unsee-store", description="where adapters are kept: a folder, or a URL that fsspec knows")
     cache: Path = Field(

@@ -180,6 +180,8 @@ def test_a_word_is_learned_in_the_kinds_templates_through_all_that_is_in_force(
     assert moved[2] > 3 * moved[1] > 0  # "a cat" is not what erasing sepia moves
     assert moved[3] > 3 * moved[1]
     assert learned_in == [templates_of("style")] * 4
+    finish(replace(style, settings=replace(style.settings, strength=0.5)))
+    assert 0.3 * moved[1] < moved[5] < 0.7 * moved[1]
 
 
 def test_the_strength_is_chosen_where_none_is_given(pipeline: Pipeline) -> None:

@@ -51,3 +51,12 @@ def test_a_reader_sees_a_replaced_file_whole(tmp_path: Path) -> None:
     for reader in readers:
         reader.join()
     assert seen <= set(texts)
+
+
+@pytest.mark.parametrize("place", ["a folder", "in memory"])
+def test_a_file_that_is_to_be_new_is_not_written_over_another(tmp_path: Path, place: str) -> None:
+    files = DurableFiles(str(tmp_path) if place == "a folder" else f"memory://{tmp_path.name}", "a")
+    files.write("a/x", b"first", exclusive=True)
+    with pytest.raises(FileExistsError):
+        files.write("a/x", b"second", exclusive=True)
+    assert files.read("a/x") == b"first"

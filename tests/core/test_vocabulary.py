@@ -14,6 +14,7 @@ from unsee_core.job import Concept
 from unsee_core.joint_solve import FULL_EVERY, HELD_CUTS, Recipe, States, cut_groups, weigh
 from unsee_core.naming import Naming
 from unsee_core.near_words import named_embeddings, same_names, vocabulary_names
+from unsee_core.per_encoder import PerEncoder
 from unsee_core.pipeline import Pipeline
 from unsee_core.retained import MOST_PROMPTS, known_parts, vocabulary_prompts
 from unsee_core.vocabulary import Vocabulary, packaged_vocabulary, parse_vocabulary, read_vocabulary
@@ -115,12 +116,12 @@ def test_states_are_computed_once_and_found_again_by_another_process(
     tiny_pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached = replace(tiny_pipeline, vocabulary=parse_vocabulary(WORDS), cache_folder=tmp_path / "cache")
-    monkeypatch.setattr(retained, "_parts", {})
+    monkeypatch.setattr(retained, "_parts", PerEncoder(1))
     first = entering(cached)
     texts = vocabulary_prompts(cached.vocabulary)
     torch.testing.assert_close(first, hidden_before(cached, tokenize(cached, texts)[0], 1)[:, :8])
 
-    monkeypatch.setattr(retained, "_parts", {})
+    monkeypatch.setattr(retained, "_parts", PerEncoder(1))
     monkeypatch.setattr(retained, "hidden_before", lambda *_: pytest.fail("computed again"))
     assert torch.equal(entering(cached), first)
 
@@ -157,11 +158,11 @@ def test_the_weights_of_held_prompts_add_up_though_most_are_cut_short() -> None:
 
 def test_a_broken_cache_is_made_again(tiny_pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = replace(tiny_pipeline, vocabulary=parse_vocabulary(WORDS), cache_folder=tmp_path)
-    monkeypatch.setattr(retained, "_parts", {})
+    monkeypatch.setattr(retained, "_parts", PerEncoder(1))
     first = entering(cached)
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"no tensors")
-    monkeypatch.setattr(retained, "_parts", {})
+    monkeypatch.setattr(retained, "_parts", PerEncoder(1))
     assert torch.equal(entering(cached), first)
     assert file.stat().st_size > 100
 
@@ -171,7 +172,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
 ) -> None:
     (tmp_path / "file").write_text("")
     cached = replace(tiny_pipeline, vocabulary=parse_vocabulary(WORDS), cache_folder=tmp_path / "file" / "below")
-    monkeypatch.setattr(retained, "_parts", {})
+    monkeypatch.setattr(retained, "_parts", PerEncoder(1))
     assert len(entering(cached)) == len(vocabulary_prompts(cached.vocabulary))
 
 

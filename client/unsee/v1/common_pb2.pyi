@@ -284,7 +284,7 @@ class Report(google.protobuf.message.Message):
     """The empty prompt, that every guided image uses."""
     image_loss_before: builtins.float
     """Mean squared error of the U-Net's prediction on the request's images at
-    little noise under the concept's prompts, without the adapter. Absent
+    little noise under the concept's prompts, by the unedited model. Absent
     without images.
     """
     image_loss_after: builtins.float
@@ -458,7 +458,9 @@ class ReportImage(google.protobuf.message.Message):
     seed: builtins.int
     """Of its starting noise; the same without and with the adapter."""
     with_adapter: builtins.bool
-    """True: drawn with the adapter. False: without it."""
+    """True: drawn with the adapter, beside those that were in force when it was
+    made. False: by the unedited model.
+    """
     of_concept: builtins.bool
     """True: the prompt asks for the concept. False: it must stay."""
     png: builtins.bytes

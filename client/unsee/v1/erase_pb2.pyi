@@ -135,8 +135,8 @@ class EraseRequest(google.protobuf.message.Message):
     NOT_FOUND if the server does not know the id. Default: false.
     """
     report_images: builtins.int
-    """So many prompts are drawn without and with the adapter, at equal seeds, for
-    the report: 0, or 2-8. First one with the concept, then what must stay:
+    """So many prompts are drawn by the unedited model and with the adapter, beside
+    those in force, at equal seeds, for the report: 0, or 2-8. First one with the concept, then what must stay:
     `retain_prompts`, and the nearest words. Default: 0, nothing is drawn.
     """
     keep_images: builtins.bool

@@ -62,8 +62,16 @@ def run(context: EraseContext) -> MethodRun:
 
 
 def train(context: EraseContext, recipe: Recipe) -> MethodRun:
-    """Train the factors, yielding after every step, and return them with the strength folded in."""
+    """Train the factors, yielding after every step, and return them with the strength folded in.
+
+    Raises:
+        InvalidRequestError: a CLIP model is to detect what has no name.
+    """
     settings, pipeline = context.settings, context.pipeline
+    if context.detector is not None and is_placeholder(context.job.concept.name):
+        raise InvalidRequestError.of(
+            "concept.name", "got none, and the images show nothing that has a clear one; the CLIP detector needs a name"
+        )
     generator = torch.Generator().manual_seed(context.job.seed)
 
     # 1. Prompts and detector.
@@ -87,10 +95,6 @@ def _detector(context: EraseContext, training: Training, generator: torch.Genera
     if context.detector is None:
         return DiffusionDetector(pipeline, training.forget.embeddings, training.anchors.embeddings, generator)
     concept = named_only(job.concept)
-    if is_placeholder(concept.name):
-        raise InvalidRequestError.of(
-            "concept.name", "got none, and the images show nothing that has a clear one; the CLIP detector needs a name"
-        )
     anchors = anchor_prompts(concept, job.anchor or "")
     return ClipDetector(pipeline, context.detector, forget_prompts(concept), anchors)
 
