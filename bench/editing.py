@@ -26,6 +26,7 @@ OPTIONS: Mapping[str, Mapping[str, OptionValue]] = {
     "random_prefixes": {"random_prefixes": True},
     "beyond": {"beyond": True},
     "beyond_random_prefixes": {"beyond": True, "random_prefixes": True},
+    "harden": {"harden": 2},
 }
 """The default method with options against what comes back."""
 ALL_METHODS = (*METHODS, *OPTIONS, IMAGES_ALONE, *BASELINES)
