@@ -114,7 +114,7 @@ def test_an_options_row_is_the_default_method_with_it(
     assert job.options == options
     assert chosen.options == plain.options | options
     assert chosen.method == plain.method == "closed_form"
-    assert (quality.recipe_of(chosen) == quality.recipe_of(plain)) == (method == "harden")  # which solves as the default does
+    assert (quality.recipe_of(chosen) == quality.recipe_of(plain)) == (method == "harden")
     assert quality.recipe_of(chosen)["rank"] == plain.rank
 
 
