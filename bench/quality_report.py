@@ -19,6 +19,7 @@ from training.world import OBJECTS
 from unsee_core.methods import DEFAULT_METHOD
 
 PAPER = "few_shot_lora"
+ASKED_ALONE = ("erased", "synonyms")  # not beside another object
 GOALS = {
     "objects": {
         "erased": 0.97, "retained": 0.97, "near": 0.93, "other_kind": 0.98, "other_in_pairs": 0.95, "synonyms": 0.80,
@@ -188,14 +189,17 @@ def _table(kind: str, rows: Mapping[str, Any]) -> list[str]:
 
 def default_beside_paper(cells: Sequence[Cell]) -> list[str]:
     """Return where the server's default and the paper's method differ, and whether by more than chance."""
-    lines = []
+    lines, gone = [], (Share(0, 0), Share(0, 0))
     for kind, of_kind in _by_kind(cells).items():
         sides = [totals([cell for cell in of_kind if cell.method == method]) for method in (DEFAULT_METHOD, PAPER)]
         for name in (name for name in COLUMNS if all(name in side for side in sides)):
             own, other = (_good(name, side[name]) for side in sides)
             if own != other:
-                figures = f"{own.hits} of {own.of} | {other.hits} of {other.of} | {_chance(own.chance(other))}"
-                lines.append(f"| {kind}, {COLUMNS[name]} | {figures} |")
+                lines.append(_apart(f"{kind}, {COLUMNS[name]}", own, other))
+            if name in ASKED_ALONE:
+                gone = gone[0] + own, gone[1] + other
+    if lines:
+        lines.append(_apart("all that is gone by name or synonym", *gone))
     head = [
         "",
         f"## {DEFAULT_METHOD}, the default, beside {PAPER}",
@@ -209,8 +213,10 @@ def default_beside_paper(cells: Sequence[Cell]) -> list[str]:
     return [*head, *lines] if lines else []
 
 
-def _chance(value: float) -> str:
-    return "below 0.01" if value < 0.01 else f"{value:.2f}"
+def _apart(what: str, own: Share, other: Share) -> str:
+    chance = own.chance(other)
+    told = "below 0.01" if chance < 0.01 else f"{chance:.2f}"
+    return f"| {what} | {own.hits} of {own.of} | {other.hits} of {other.of} | {told} |"
 
 
 def _fewer(row: Mapping[str, Any], rows: Mapping[str, Any]) -> str:

@@ -233,6 +233,7 @@ def test_the_default_stands_beside_the_papers_method_where_they_differ_and_with_
     text = "\n".join(default_beside_paper([*both, a_cell("sepia", 1, "few_shot_lora")]))
     assert "| objects, UA | 1 of 4 | 4 of 4 | 0.14 |" in text
     assert "looks" not in text
+    assert "| all that is gone by name or synonym | 4 of 8 | 7 of 8 | 0.28 |" in text
     assert not default_beside_paper(both[:1])
 
 

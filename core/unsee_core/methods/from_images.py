@@ -8,10 +8,10 @@
 4. Where none is, nothing is erased by name, and the nearest everyday words leave the retain prompts, which would hold
    what is to be erased.
 
-On the embedded model, from five pictures each of the 25 objects of the half that it was tuned on, among the fourteen
-words nearest to the name: it is the best for all, at these timesteps by 6 % (rabbit), 8 % (tomato, wolf) or more. At
-0.2-0.5 of all a rabbit is ahead by 2 %; at 0.3-0.6 and above a cake explains it better. Without step 2, among all 78
-nouns, 23 of 25 objects: an octopus explains what is pink.
+On the embedded model, by a throw-away script, from five pictures each of the 25 objects of the half that it was tuned
+on, among the fourteen words nearest to the name: it is the best for all, at these timesteps by 6 % (rabbit), 8 %
+(tomato, wolf) or more. At 0.2-0.5 of all a rabbit is ahead by 2 %; at 0.3-0.6 and above a cake explains it better.
+Without step 2, among all 78 nouns, 23 of 25 objects: an octopus explains what is pink.
 
 Sources: An Image is Worth One Word, arXiv:2208.01618; Your Diffusion Model is Secretly a Zero-Shot Classifier,
 arXiv:2303.16203, for the third step; BLIP-Diffusion, arXiv:2305.14720, for the thought that a picture becomes a subject
