@@ -21,7 +21,7 @@ from unsee_core.layouts import MAX_RANK
 from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
 from unsee_core.methods.base import MethodRun
 from unsee_core.naming import Naming
-from unsee_core.near_words import same_names
+from unsee_core.near_words import same_names, stand_ins
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import is_placeholder
 from unsee_core.vocabulary import Vocabulary
@@ -98,7 +98,12 @@ def compose(context: ComposeContext) -> MethodRun:
     # 2. What is led.
     led = []
     pairs_of_all = led_pairs(
-        context.concepts, named, pipeline.vocabulary, beside=recipe.beside, in_looks=recipe.in_looks
+        context.concepts,
+        named,
+        pipeline.vocabulary,
+        beside=recipe.beside,
+        in_looks=recipe.in_looks,
+        stand_ins=[stand_ins(pipeline, one.concept, named, recipe.stand_ins) for one in context.concepts],
     )
     for number, pairs in enumerate(pairs_of_all, start=2):
         led += led_states(pipeline, pairs, (), tail.first_layer, recipe)

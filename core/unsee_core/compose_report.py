@@ -1,6 +1,7 @@
 """What composing did: the figures of an erasure's report, over all concepts; and each one's own erase ratio."""
 
 from collections.abc import Generator, Sequence
+from collections.abc import Set as AbstractSet
 
 from unsee_core.answers import EraseProgress, Report
 from unsee_core.changed_encoder import ChangedEncoder
@@ -32,18 +33,19 @@ def make_compose_report(
     metric = cross_attention_metric(context.pipeline.unet)
 
     # 1. Each concept.
+    same = frozenset[str]().union(*map(names_of, erasures))
     ratios: dict[str, float] = {}
     drifts: dict[str, float] = {}
     worst = 0.0
     for number, erasure in enumerate(erasures, start=1):
-        found, name = concept_figures(erasure, encoder, metric), erasure.job.concept.name
+        found, name = concept_figures(erasure, encoder, metric, same), erasure.job.concept.name
         ratios[name] = max(found.erase_ratio, ratios.get(name, 0.0))
         worst = max(found.worst_erase_ratio, worst)
         drifts |= found.drifts
         yield EraseProgress("report", number, total)
 
     # 2. What must stay.
-    kept = Kept(context.pipeline, encoder, metric, _must_stay(context, stored))
+    kept = Kept(context.pipeline, encoder, metric, _must_stay(context, same, stored))
     yield EraseProgress("report", total, total)
     return Report(
         concept_drift=drift_of(drifts),
@@ -59,9 +61,8 @@ def make_compose_report(
     )
 
 
-def _must_stay(context: ComposeContext, stored: Sequence[str]) -> MustStay:
+def _must_stay(context: ComposeContext, same: AbstractSet[str], stored: Sequence[str]) -> MustStay:
     """Return what no concept names; nearest to any of them first."""
-    same = frozenset[str]().union(*map(names_of, context.erasures))
     places: dict[int, int] = {}
     for erasure in context.erasures:
         for place, i in enumerate(others_by_distance(erasure, same)):

@@ -1,6 +1,7 @@
-"""How far an erasure moved its concept, and how much of it is left: 1 for all, 0 where a prompt became its anchor's."""
+"""How far an erasure moved its concept, and how much of it is left: 1 for all, 0 where a prompt reached its goal."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
 
@@ -14,9 +15,10 @@ from unsee_core.encoder import end_vector, hidden_from_vectors
 from unsee_core.erase_pairs import pairs_of
 from unsee_core.job import Concept
 from unsee_core.methods.base import EraseContext
+from unsee_core.near_words import STAND_INS, stand_ins
 from unsee_core.prompts import HELD_OUT
 from unsee_core.pseudo_words import prompt_vectors, without_padding
-from unsee_core.spellings import spellings
+from unsee_core.spellings import PLURAL, plural, spellings
 
 PERTURBATION = 0.05  # of the hidden states' own norm
 _STEPS = 2
@@ -41,44 +43,66 @@ class ConceptFigures:
 
 
 def concept_figures(
-    context: EraseContext, encoder: ChangedEncoder, metric: Tensor, *, with_spellings: bool = False
+    context: EraseContext,
+    encoder: ChangedEncoder,
+    metric: Tensor,
+    named: AbstractSet[str],
+    *,
+    with_spellings: bool = False,
 ) -> ConceptFigures:
     """Return a concept's figures, of which the erase ratio of a prompt p is how much of the concept it still says.
 
-    ``|E_t(p) - E_0(a(p))|_M / |E_0(p) - E_0(a(p))|_M``, from the first position where p and a(p) differ; a(p) is p with
-    the anchor. Without an anchor it is p without the concept's words, or the empty prompt: whichever is nearer, as some
-    methods lead to the one and some to the other. In the worst case the hidden states that enter the first changed
-    layer take two gradient steps away from the anchor, each prompt's within 5 % of its own norm.
+    Of the way d = E_0(p) - E_0(a(p)) it is the part that is left, ``<E_t(p) - E_0(a(p)), d>_M / <d, d>_M``, from the
+    first position where p and a(p) differ: 1 where nothing was erased, 0 at the goal, less beyond it. a(p) is p with
+    the anchor. Without an anchor it is p without the concept's words, the empty prompt, or for an object the mean of p
+    with each of its stand-ins: whichever leaves least, as some methods lead to the one and some to another. In the
+    worst case the hidden states that enter the first changed layer take two gradient steps that raise it, each prompt's
+    within 5 % of its own norm.
 
     Args:
         context: what the method worked with.
         encoder: with what it made.
         metric: of the cross-attention.
+        named: in lower case, what is no stand-in.
         with_spellings: measure other spellings too; pseudo-words have none.
     """
     # 1. Prompts: with the name, and with its other spellings.
     concept, anchor = context.job.concept, context.job.anchor or ""
     templates = HELD_OUT[concept.kind]
-    own = pairs_of(concept, anchor, templates)
     has_spellings = with_spellings and not any(word.placeholder in concept.name for word in context.words)
-    spelled = {
-        rule: pairs_of(Concept(name, kind=concept.kind), anchor, templates[:_SPELLED_IN])
-        for rule, name in (spellings(concept.name) if has_spellings else {}).items()
-    }
-    compared = _compared(context, encoder, metric, tuple(chain(own, *spelled.values())))
-    count = len(own)
+    spelled = spellings(concept.name) if has_spellings else {}
+
+    def parts_with(anchor: str) -> list[tuple[tuple[str, str], ...]]:
+        anchors = (plural(anchor) if anchor and rule == PLURAL else anchor for rule in spelled)
+        others = (Concept(name, kind=concept.kind) for name in spelled.values())
+        few = templates[:_SPELLED_IN]
+        return [
+            pairs_of(concept, anchor, templates),
+            *(pairs_of(*both, few) for both in zip(others, anchors, strict=True)),
+        ]
+
+    def becoming(anchor: str) -> list[str]:
+        return [becomes for _, becomes in chain(*parts_with(anchor))]
+
+    parts = parts_with(anchor)
+    prompts, count = [prompt for prompt, _ in chain(*parts)], len(parts[0])
+    goals = [[becoming(anchor)]]
+    if not anchor:
+        nouns = stand_ins(context.pipeline, concept, named, STAND_INS, context.words)
+        goals += [[[""] * len(prompts)], *([[becoming(noun) for noun in nouns]] if nouns else [])]
+    compared = _compared(context, encoder, metric, prompts, goals)
 
     # 2. As they are.
     with torch.no_grad():
         after = encoder.after(compared.hidden)
         drifts, _ = drifts_of(metric, compared.before[:count], after[:count], compared.empty)
         ratios = compared.ratios(after)
-    of_own, *of_spelled = ratios.split([count, *(len(pairs) for pairs in spelled.values())])
+    of_own, *of_spelled = ratios.split([len(part) for part in parts])
 
     # 3. In the worst case.
     plain, attacked = float(of_own.mean()), _attacked(compared[:count], encoder)
     return ConceptFigures(
-        drifts=dict(zip((prompt for prompt, _ in own), drifts.tolist(), strict=True)),
+        drifts=dict(zip(prompts[:count], drifts.tolist(), strict=True)),
         erase_ratio=plain,
         worst_erase_ratio=max(plain, attacked),
         spelling_ratios={rule: float(part.mean()) for rule, part in zip(spelled, of_spelled, strict=True)},
@@ -87,40 +111,49 @@ def concept_figures(
 
 @torch.no_grad()
 def _compared(
-    context: EraseContext, encoder: ChangedEncoder, metric: Tensor, pairs: Sequence[tuple[str, str]]
+    context: EraseContext,
+    encoder: ChangedEncoder,
+    metric: Tensor,
+    prompts: Sequence[str],
+    goals: Sequence[Sequence[Sequence[str]]],
 ) -> "_Compared":
-    """Return the pairs' prompts beside what each is to become, and beside the empty prompt without an anchor."""
-    pipeline, has_anchor = context.pipeline, bool((context.job.anchor or "").strip())
-    sides = [*zip(*pairs, strict=True), ("",) * len(pairs)]
-    rows = {prompt: i for i, prompt in enumerate(dict.fromkeys(chain.from_iterable(sides)))}
+    """Return prompts beside what each may become: the mean of some, prompt for prompt as long, for each goal."""
+    pipeline = context.pipeline
+    texts = dict.fromkeys(("", *prompts, *chain.from_iterable(chain.from_iterable(goals))))
+    rows = {text: i for i, text in enumerate(texts)}
     vectors = without_padding(pipeline, prompt_vectors(pipeline, list(rows), context.words))
-    end = end_vector(pipeline)
     hidden = hidden_from_vectors(pipeline, vectors, encoder.first_layer)
     before = encoder.before(hidden)
 
-    own, *others = ([rows[prompt] for prompt in side] for side in sides)
-    goals = []
-    for other in others[:1] if has_anchor else others:
-        alignment = align(vectors[own], vectors[other], end)
-        target, covered = alignment.gather(before[other]), alignment.covered.to(before.device)
-        goals.append(_Goal(metric, target, covered, _distance(metric, before[own] - target, covered)))
-    return _Compared(hidden[own], before[own], before[rows[""]][None], goals)
+    own, end = [rows[prompt] for prompt in prompts], end_vector(pipeline)
+    found = []
+    for goal in goals:
+        others = [[rows[text] for text in side] for side in goal]
+        alignments = [align(vectors[own], vectors[other], end) for other in others]
+        gathered = [one.gather(before[other]) for one, other in zip(alignments, others, strict=True)]
+        target = torch.stack(gathered).mean(0)
+        covered = torch.stack([one.covered for one in alignments]).all(0).to(before.device)
+        way = before[own] - target
+        seen = way @ metric * covered[..., None]
+        found.append(_Goal(target, seen / (seen * way).sum((1, 2), keepdim=True).clamp_min(1e-12)))
+    return _Compared(hidden[own], before[own], before[:1], found)
 
 
 @dataclass(frozen=True)
 class _Goal:
-    """What prompts are to become, ``(n, L, d)``; where it counts, ``(n, L)``; how far they were from it, ``(n,)``."""
+    """What prompts may become, ``(n, L, d)``, and the way back to what they were, scaled: its product with itself is 1.
 
-    metric: Tensor
+    In the metric, and 0 where it does not count.
+    """
+
     target: Tensor
-    covered: Tensor
-    whole: Tensor
+    back: Tensor
 
     def ratios(self, after: Tensor) -> Tensor:
-        return _distance(self.metric, after - self.target, self.covered) / self.whole
+        return ((after - self.target) * self.back).sum((1, 2))
 
     def __getitem__(self, rows: slice) -> "_Goal":
-        return _Goal(self.metric, self.target[rows], self.covered[rows], self.whole[rows])
+        return _Goal(self.target[rows], self.back[rows])
 
 
 @dataclass(frozen=True)
@@ -131,7 +164,7 @@ class _Compared:
         hidden: what enters the first changed layer, ``(n, L, d)``.
         before: the embeddings without the change, ``(n, L, d)``.
         empty: of the empty prompt, ``(1, L, d)``.
-        goals: the nearer counts.
+        goals: that which leaves least counts.
     """
 
     hidden: Tensor
@@ -140,17 +173,11 @@ class _Compared:
     goals: Sequence[_Goal]
 
     def ratios(self, after: Tensor) -> Tensor:
-        """Return each prompt's ratio to the nearer goal, ``(n,)``, from its embedding after, ``(n, L, d)``."""
+        """Return each prompt's least ratio, ``(n,)``, from its embedding after, ``(n, L, d)``."""
         return torch.stack([goal.ratios(after) for goal in self.goals]).amin(0)
 
     def __getitem__(self, rows: slice) -> "_Compared":
         return _Compared(self.hidden[rows], self.before[rows], self.empty, [goal[rows] for goal in self.goals])
-
-
-def _distance(metric: Tensor, difference: Tensor, covered: Tensor) -> Tensor:
-    """Return the norms ``(n,)`` of ``(n, L, d)`` over the covered positions, in the metric."""
-    seen = (difference @ metric * difference).sum(-1).clamp_min(0)
-    return (seen * covered).sum(1).clamp_min(1e-12).sqrt()
 
 
 def _attacked(compared: _Compared, encoder: ChangedEncoder) -> float:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import partial
 
 from unsee_core.job import AnchoredConcept, Concept
 from unsee_core.naming import Naming
@@ -75,6 +76,7 @@ def led_pairs(
     beside: int,
     in_looks: int = 1,
     prefixes: Sequence[str] = (),
+    stand_ins: Sequence[Sequence[str]] = (),
 ) -> list[tuple[tuple[str, str], ...]]:
     """Return each concept's pairs of a prompt and what it is to become, which names none of the concepts.
 
@@ -87,25 +89,34 @@ def led_pairs(
         beside: prompts with another thing, for each word of a concept.
         in_looks: templates, 1-3, in which each word of a thing stands in every look.
         prefixes: each stands before a template of each word; not those that name a concept.
+        stand_ins: of each concept; without an anchor they take its place in turn, where nothing else is named.
     """
     others = replace(
         vocabulary,
         nouns=tuple(noun for noun in vocabulary.nouns if noun.lower() not in named),
         looks=tuple(look for look in vocabulary.looks if look.lower() not in named),
     )
+    pairs_of_one = partial(erase_pairs, vocabulary=others, beside=beside, in_looks=in_looks, prefixes=prefixes)
     led = []
-    for one in concepts:
+    for one, nouns in zip(concepts, stand_ins or ((),) * len(concepts), strict=True):
         naming = Naming({name for name in named if name not in one.anchor.lower()}, vocabulary)
-        pairs = erase_pairs(one.concept, one.anchor, others, beside=beside, in_looks=in_looks, prefixes=prefixes)
+        pairs = pairs_of_one(one.concept, one.anchor)
+        if nouns and not one.anchor:
+            nothing = name_nothing([becomes for _, becomes in pairs], vocabulary)
+            instead = [dict(pairs_of_one(one.concept, noun)) for noun in nouns]
+            pairs = tuple(
+                (prompt, instead[i % len(nouns)][prompt] if i in nothing else becomes)
+                for i, (prompt, becomes) in enumerate(pairs)
+            )
         led.append(tuple(pair for pair in pairs if naming.first_in(pair[1]) is None))
     return led
 
 
-def name_nothing(texts: Sequence[str], vocabulary: Vocabulary) -> list[int]:
+def name_nothing(texts: Sequence[str], vocabulary: Vocabulary) -> frozenset[int]:
     """Return the numbers of the texts in which no noun or person of the vocabulary stands, and none of ``THINGS``."""
     things = {name.lower() for name in (*vocabulary.nouns, *vocabulary.people)}
     naming = Naming(things | {thing.split(maxsplit=1)[1] for thing in THINGS}, vocabulary)
-    return [i for i, text in enumerate(texts) if naming.first_in(text) is None]
+    return frozenset(i for i, text in enumerate(texts) if naming.first_in(text) is None)
 
 
 def pairs_of(concept: Concept, anchor: str, templates: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -31,6 +31,7 @@ from unsee_core.erase_pairs import name_nothing
 from unsee_core.least_squares import add_second_moment, solve_low_rank
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.metric import cross_attention_metric
+from unsee_core.near_words import STAND_INS
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, prompt_vectors
 
@@ -54,6 +55,7 @@ class Recipe:
         beside: prompts with another thing, for each of a concept's words.
         in_looks: templates, 1-3, in which a concept stands in every look.
         prefixes: prompts led behind random tokens, for each of a concept's words; twice as many are held in all.
+        stand_ins: nouns that take in turn the place of an object without an anchor, where nothing else is named.
     """
 
     layers: int = 3
@@ -67,6 +69,7 @@ class Recipe:
     beside: int = 48
     in_looks: int = 1
     prefixes: int = 0
+    stand_ins: int = STAND_INS
 
 
 @dataclass
@@ -142,7 +145,7 @@ def led_states(
     needed = (alignment.ends + 1 + NEAR_PADDING // 2).tolist()
     beyond = torch.zeros(len(pairs), device=pipeline.device)
     if recipe.beyond:
-        beyond[name_nothing([text for _, text in pairs], pipeline.vocabulary)] = recipe.beyond
+        beyond[[*name_nothing([text for _, text in pairs], pipeline.vocabulary)]] = recipe.beyond
     all_weights, states = alignment.weights(recipe.reach), []
     for group in cut_groups(needed, prompts.shape[1], LED_CUTS):
         rows = list(group.numbers)

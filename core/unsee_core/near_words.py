@@ -1,17 +1,20 @@
-"""Which words of a vocabulary mean to the U-Net what a concept means: distances between names, in its metric."""
+"""Which words of a vocabulary mean to the U-Net what a concept means, or may stand for it: by their distances."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 import torch
 from torch import Tensor
 
 from unsee_core.encoder import hidden_from_vectors, shared_tail
+from unsee_core.job import Concept
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.per_encoder import PerEncoder
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import with_article
 from unsee_core.pseudo_words import PseudoWord, prompt_vectors
 
+STAND_INS = 4  # nouns that take an object's place
 SAME = 0.3  # of a word's distance to the empty prompt; nearer words are other names of it
 _POSITIONS = 16  # later ones are padding, which tells nothing more
 _BATCH = 128
@@ -66,11 +69,43 @@ def same_names(
         among: the words that may be; None: those of ``vocabulary_names``.
     """
     looked_at = vocabulary_names(pipeline) if among is None else among
-    metric = cross_attention_metric(pipeline.unet)
-    known, asked = named_embeddings(pipeline, looked_at), embeddings_of(pipeline, [*names, ""], words)
-    same = torch.zeros(len(known), dtype=torch.bool, device=known.device)
-    for one in asked[:-1]:
-        limit = SAME * seen_distance(metric, one[None], asked[-1:])
-        same |= seen_distance(metric, known, one.expand_as(known)) <= limit
+    distances, sizes = _distances(pipeline, names, words, named_embeddings(pipeline, looked_at))
+    same = (distances <= SAME * sizes[:, None]).any(0)
     near = (word for word, is_same in zip(looked_at, same.tolist(), strict=True) if is_same)
     return frozenset(word.lower() for word in (*near, *names))
+
+
+def stand_ins(
+    pipeline: Pipeline,
+    concept: Concept,
+    named: AbstractSet[str],
+    count: int = STAND_INS,
+    words: Sequence[PseudoWord] = (),
+) -> tuple[str, ...]:
+    """Return nouns that may take an object's place: unlike it, and no more unlike than they need be.
+
+    Those that come after the nearest third of the vocabulary's nouns, the nearest first.
+
+    Args:
+        pipeline: the resident model; read only.
+        concept: the object; of other kinds there are none.
+        named: what is no stand-in, in lower case.
+        count: the most.
+        words: pseudo-words whose placeholders stand in the concept's name.
+    """
+    if concept.kind != "object" or not count:
+        return ()
+    nouns = pipeline.vocabulary.nouns
+    distances, _ = _distances(pipeline, [concept.name], words, named_embeddings(pipeline)[: len(nouns)])
+    others = [nouns[i] for i in distances[0].argsort(stable=True).tolist() if nouns[i].lower() not in named]
+    return tuple(others[len(others) // 3 :][:count])
+
+
+def _distances(
+    pipeline: Pipeline, names: Sequence[str], words: Sequence[PseudoWord], known: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return distances ``(names, known)``, and of each name to the empty prompt, ``(names,)``."""
+    metric = cross_attention_metric(pipeline.unet)
+    *asked, empty = embeddings_of(pipeline, [*names, ""], words)
+    distances = torch.stack([seen_distance(metric, known, one.expand_as(known)) for one in asked])
+    return distances, seen_distance(metric, torch.stack(asked), empty.expand(len(asked), *empty.shape))

@@ -37,7 +37,7 @@ def make_report(
     metric, same = cross_attention_metric(context.pipeline.unet), names_of(context)
 
     # 1. The concept.
-    concept = concept_figures(context, encoder, metric, with_spellings=True)
+    concept = concept_figures(context, encoder, metric, same, with_spellings=True)
     yield EraseProgress("report", 1, _STEPS)
 
     # 2. What must stay.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+PLURAL = "plural"
 _KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _NEIGHBOUR = {key: row[i + 1] if i + 1 < len(row) else row[i - 1] for row in _KEYS for i, key in enumerate(row)}
 
@@ -15,7 +16,7 @@ def spellings(word: str) -> Mapping[str, str]:
     i = word.index(longest) + len(longest) // 2
     before, letter, after = word[:i], word[i], word[i + 1 :]
     found = {
-        "plural": plural(word),
+        PLURAL: plural(word),
         "upper case": word.upper(),
         "title case": word.title(),
         "dropped letter": before + after,

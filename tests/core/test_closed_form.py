@@ -25,6 +25,7 @@ from unsee_core.methods.base import InForce
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.near_words import same_names
 from unsee_core.neighbours import names_of
+from unsee_core.neighbours import names_of
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import HELD_OUT
 from unsee_core.report import make_report
@@ -66,7 +67,8 @@ def ratio(pipeline: Pipeline, factors: LoraFactors, concept: Concept) -> float:
     """Return how much of a concept is left in templates that no solve saw."""
     job = EraseJob(concept, method="closed_form")
     context = EraseContext(pipeline, job, (), check_job(job, pipeline))
-    return concept_figures(context, ChangedEncoder(context, factors), cross_attention_metric(pipeline.unet)).erase_ratio
+    encoder, metric = ChangedEncoder(context, factors), cross_attention_metric(pipeline.unet)
+    return concept_figures(context, encoder, metric, names_of(context)).erase_ratio
 
 
 def drift(pipeline: Pipeline, factors: LoraFactors, *prompts: str) -> float:

@@ -33,7 +33,7 @@ from unsee_core.job import AnchoredConcept, Concept
 from unsee_core.joint_solve import Recipe, States, led_states, solve
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun, Settings
-from unsee_core.near_words import same_names
+from unsee_core.near_words import same_names, stand_ins
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, placeholder
 from unsee_core.random_prefixes import random_prefixes
@@ -53,6 +53,7 @@ class _Problem:
     recipe: Recipe
     anchor: str
     named: frozenset[str]
+    stand_ins: tuple[str, ...]
     held: list[States]
 
     def led(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
@@ -65,6 +66,7 @@ class _Problem:
             beside=self.recipe.beside,
             in_looks=self.recipe.in_looks,
             prefixes=random_prefixes(self.pipeline, self.recipe.prefixes),
+            stand_ins=[self.stand_ins],
         )
         return led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe)
 
@@ -78,7 +80,7 @@ def recipe_of(settings: Settings) -> Recipe:
     """Return the recipe that the method's settings ask for."""
     prefixes = PREFIXES if settings.flag("random_prefixes") else 0
     recipe = Recipe(layers=settings.integer("layers"), rank=settings.rank, prefixes=prefixes)
-    return replace(recipe, beyond=BEYOND, beside=BESIDE_BEYOND) if settings.flag("beyond") else recipe
+    return replace(recipe, beyond=BEYOND, beside=BESIDE_BEYOND, stand_ins=0) if settings.flag("beyond") else recipe
 
 
 def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
@@ -115,7 +117,8 @@ def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Seq
     held = held_rows(
         pipeline, named, context.job.retain_prompts, recipe, tail.first_layer, is_changed=bool(context.in_force)
     )
-    return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, held)
+    others = stand_ins(pipeline, concept, named, recipe.stand_ins, words)
+    return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, others, held)
 
 
 def _tail_in_force(context: EraseContext, first_layer: int) -> EncoderTail:
