@@ -82,7 +82,7 @@ class Report:
         image_loss_before: error of the U-Net on the request's images without the adapter; None without images.
         image_loss_after: the same with it; larger means that they are harder to draw.
         phase_seconds: wall-clock seconds of each phase.
-        erase_ratio: how much of the concept is left in templates that were not trained on, 1 for all of it; None in
+        erase_ratio: how much of the concept is left in prompts not trained on: 1 for all, 0 or less for none; None in
             reports of earlier servers.
         worst_erase_ratio: the same in the worst case of a small change of what enters the layers; None as above.
         spelling_ratios: the same for other spellings of the concept's name, by rule.

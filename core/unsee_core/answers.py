@@ -95,7 +95,8 @@ class Report:
     """What an erasure did; see ``unsee_core.report``.
 
     Attributes:
-        erase_ratio: how much of the concept is left, 0-1 and above; None: made before it was measured.
+        erase_ratio: how much of the concept is left: 1 for all of it, 0 or less for none; None: made before it was
+            measured.
         worst_erase_ratio: the same under a small perturbation; None as above.
         spelling_ratios: the same for other spellings of the name, by rule.
         worst_neighbours: five at most, the worst first.

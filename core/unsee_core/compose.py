@@ -21,7 +21,7 @@ from unsee_core.layouts import MAX_RANK
 from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
 from unsee_core.methods.base import MethodRun
 from unsee_core.naming import Naming
-from unsee_core.near_words import same_names, stand_ins
+from unsee_core.near_words import same_names, stand_in
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import is_placeholder
 from unsee_core.vocabulary import Vocabulary
@@ -97,13 +97,14 @@ def compose(context: ComposeContext) -> MethodRun:
 
     # 2. What is led.
     led = []
+    nouns = tuple("" if one.anchor else stand_in(pipeline, one.concept, named) for one in context.concepts)
     pairs_of_all = led_pairs(
         context.concepts,
         named,
         pipeline.vocabulary,
         beside=recipe.beside,
         in_looks=recipe.in_looks,
-        stand_ins=[stand_ins(pipeline, one.concept, named, recipe.stand_ins) for one in context.concepts],
+        stand_ins=nouns,
     )
     for number, pairs in enumerate(pairs_of_all, start=2):
         led += led_states(pipeline, pairs, (), tail.first_layer, recipe)
@@ -113,7 +114,7 @@ def compose(context: ComposeContext) -> MethodRun:
     moved = [*map(replace, held)]
     factors = yield from solve(pipeline, tail, [*led, *moved], recipe)
     strength = job.strength or choose_strength(pipeline, tail, held, moved, factors, MOST_DRIFT)
-    return Erasure(factors.scaled(strength), strength)
+    return Erasure(factors.scaled(strength), strength, nouns)
 
 
 def _check_named(path: str, ref: str, concepts: Sequence[AnchoredConcept]) -> None:

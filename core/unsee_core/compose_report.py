@@ -36,11 +36,11 @@ def make_compose_report(
     same = frozenset[str]().union(*map(names_of, erasures))
     ratios: dict[str, float] = {}
     drifts: dict[str, float] = {}
-    worst = 0.0
+    worst: list[float] = []
     for number, erasure in enumerate(erasures, start=1):
         found, name = concept_figures(erasure, encoder, metric, same), erasure.job.concept.name
-        ratios[name] = max(found.erase_ratio, ratios.get(name, 0.0))
-        worst = max(found.worst_erase_ratio, worst)
+        ratios[name] = max(found.erase_ratio, ratios.get(name, found.erase_ratio))
+        worst.append(found.worst_erase_ratio)
         drifts |= found.drifts
         yield EraseProgress("report", number, total)
 
@@ -55,7 +55,7 @@ def make_compose_report(
         image_loss_after=None,
         phase_seconds={},
         erase_ratio=sum(ratios.values()) / len(ratios),
-        worst_erase_ratio=worst,
+        worst_erase_ratio=max(worst),
         worst_neighbours=kept.worst,
         concept_ratios=ratios,
     )

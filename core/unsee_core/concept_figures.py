@@ -15,7 +15,7 @@ from unsee_core.encoder import end_vector, hidden_from_vectors
 from unsee_core.erase_pairs import pairs_of
 from unsee_core.job import Concept
 from unsee_core.methods.base import EraseContext
-from unsee_core.near_words import STAND_INS, stand_ins
+from unsee_core.near_words import stand_in
 from unsee_core.prompts import HELD_OUT
 from unsee_core.pseudo_words import prompt_vectors, without_padding
 from unsee_core.spellings import PLURAL, plural, spellings
@@ -54,16 +54,16 @@ def concept_figures(
 
     Of the way d = E_0(p) - E_0(a(p)) it is the part that is left, ``<E_t(p) - E_0(a(p)), d>_M / <d, d>_M``, from the
     first position where p and a(p) differ: 1 where nothing was erased, 0 at the goal, less beyond it. a(p) is p with
-    the anchor. Without an anchor it is p without the concept's words, the empty prompt, or for an object the mean of p
-    with each of its stand-ins: whichever leaves least, as some methods lead to the one and some to another. In the
-    worst case the hidden states that enter the first changed layer take two gradient steps that raise it, each prompt's
-    within 5 % of its own norm.
+    the anchor. Without an anchor it is p without the concept's words, the empty prompt, or for an object p with its
+    stand-in: whichever leaves least, as some methods lead to the one and some to another. In the worst case the hidden
+    states that enter the first changed layer take two gradient steps that raise it, each prompt's within 5 % of its own
+    norm.
 
     Args:
         context: what the method worked with.
         encoder: with what it made.
         metric: of the cross-attention.
-        named: in lower case, what is no stand-in.
+        named: what is no stand-in, in lower case.
         with_spellings: measure other spellings too; pseudo-words have none.
     """
     # 1. Prompts: with the name, and with its other spellings.
@@ -86,10 +86,10 @@ def concept_figures(
 
     parts = parts_with(anchor)
     prompts, count = [prompt for prompt, _ in chain(*parts)], len(parts[0])
-    goals = [[becoming(anchor)]]
+    goals = [becoming(anchor)]
     if not anchor:
-        nouns = stand_ins(context.pipeline, concept, named, STAND_INS, context.words)
-        goals += [[[""] * len(prompts)], *([[becoming(noun) for noun in nouns]] if nouns else [])]
+        noun = stand_in(context.pipeline, concept, named, context.words)
+        goals += [[""] * len(prompts), *([becoming(noun)] if noun else [])]
     compared = _compared(context, encoder, metric, prompts, goals)
 
     # 2. As they are.
@@ -115,11 +115,11 @@ def _compared(
     encoder: ChangedEncoder,
     metric: Tensor,
     prompts: Sequence[str],
-    goals: Sequence[Sequence[Sequence[str]]],
+    goals: Sequence[Sequence[str]],
 ) -> "_Compared":
-    """Return prompts beside what each may become: the mean of some, prompt for prompt as long, for each goal."""
+    """Return prompts beside what each may become, of each goal another, prompt for prompt."""
     pipeline = context.pipeline
-    texts = dict.fromkeys(("", *prompts, *chain.from_iterable(chain.from_iterable(goals))))
+    texts = dict.fromkeys(("", *prompts, *chain.from_iterable(goals)))
     rows = {text: i for i, text in enumerate(texts)}
     vectors = without_padding(pipeline, prompt_vectors(pipeline, list(rows), context.words))
     hidden = hidden_from_vectors(pipeline, vectors, encoder.first_layer)
@@ -128,13 +128,11 @@ def _compared(
     own, end = [rows[prompt] for prompt in prompts], end_vector(pipeline)
     found = []
     for goal in goals:
-        others = [[rows[text] for text in side] for side in goal]
-        alignments = [align(vectors[own], vectors[other], end) for other in others]
-        gathered = [one.gather(before[other]) for one, other in zip(alignments, others, strict=True)]
-        target = torch.stack(gathered).mean(0)
-        covered = torch.stack([one.covered for one in alignments]).all(0).to(before.device)
+        other = [rows[text] for text in goal]
+        alignment = align(vectors[own], vectors[other], end)
+        target = alignment.gather(before[other])
         way = before[own] - target
-        seen = way @ metric * covered[..., None]
+        seen = way @ metric * alignment.covered[..., None].to(before.device)
         found.append(_Goal(target, seen / (seen * way).sum((1, 2), keepdim=True).clamp_min(1e-12)))
     return _Compared(hidden[own], before[own], before[:1], found)
 

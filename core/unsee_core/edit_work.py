@@ -20,7 +20,7 @@ from unsee_core.compose_report import make_compose_report
 from unsee_core.integrity import draw_for_report
 from unsee_core.library import AdapterLibrary
 from unsee_core.methods import METHODS
-from unsee_core.methods.base import EraseContext
+from unsee_core.methods.base import EraseContext, Erasure
 from unsee_core.methods.from_images import named_by_images
 from unsee_core.pseudo_words import named_only
 from unsee_core.report import make_report
@@ -100,7 +100,7 @@ class EraseWork(AdapterWork):
             rank=factors.rank,
             steps=settings.steps,
             seed=job.seed,
-            settings=settings.as_text() | _beside(context),
+            settings=settings.as_text() | _beside(context) | _stand_ins(erasure),
             base_model=context.pipeline.base_model,
             versions=library_versions(),
         )
@@ -119,6 +119,12 @@ def _beside(context: EraseContext) -> dict[str, str]:
     """Return of the job's settings those that are not the method's own, as text."""
     anchor, in_force = context.job.anchor or "", ", ".join(adapter.digest for adapter in context.in_force)
     return {name: text for name, text in (("anchor", anchor), ("adapters_in_force", in_force)) if text}
+
+
+def _stand_ins(erasure: Erasure) -> dict[str, str]:
+    """Return what stands in for concepts, as text; of several each with its number."""
+    names = ["stand_in"] if len(erasure.stand_ins) == 1 else [f"stand_in {i}" for i in range(len(erasure.stand_ins))]
+    return {name: noun for name, noun in zip(names, erasure.stand_ins, strict=True) if noun}
 
 
 class ComposeWork(AdapterWork):
@@ -146,7 +152,7 @@ class ComposeWork(AdapterWork):
             rank=erasure.factors.rank,
             steps=0,
             seed=0,
-            settings={"layers": str(context.recipe.layers)} | anchors,
+            settings={"layers": str(context.recipe.layers)} | anchors | _stand_ins(erasure),
             base_model=context.pipeline.base_model,
             versions=library_versions(),
             concepts=tuple(one.concept for one in context.concepts),

@@ -76,7 +76,7 @@ def led_pairs(
     beside: int,
     in_looks: int = 1,
     prefixes: Sequence[str] = (),
-    stand_ins: Sequence[Sequence[str]] = (),
+    stand_ins: Sequence[str] = (),
 ) -> list[tuple[tuple[str, str], ...]]:
     """Return each concept's pairs of a prompt and what it is to become, which names none of the concepts.
 
@@ -89,7 +89,7 @@ def led_pairs(
         beside: prompts with another thing, for each word of a concept.
         in_looks: templates, 1-3, in which each word of a thing stands in every look.
         prefixes: each stands before a template of each word; not those that name a concept.
-        stand_ins: of each concept; without an anchor they take its place in turn, where nothing else is named.
+        stand_ins: of each concept, "" for none: takes its place where it has no anchor and nothing else is named.
     """
     others = replace(
         vocabulary,
@@ -98,16 +98,13 @@ def led_pairs(
     )
     pairs_of_one = partial(erase_pairs, vocabulary=others, beside=beside, in_looks=in_looks, prefixes=prefixes)
     led = []
-    for one, nouns in zip(concepts, stand_ins or ((),) * len(concepts), strict=True):
+    for one, noun in zip(concepts, stand_ins or ("",) * len(concepts), strict=True):
         naming = Naming({name for name in named if name not in one.anchor.lower()}, vocabulary)
         pairs = pairs_of_one(one.concept, one.anchor)
-        if nouns and not one.anchor:
+        if noun and not one.anchor:
             nothing = name_nothing([becomes for _, becomes in pairs], vocabulary)
-            instead = [dict(pairs_of_one(one.concept, noun)) for noun in nouns]
-            pairs = tuple(
-                (prompt, instead[i % len(nouns)][prompt] if i in nothing else becomes)
-                for i, (prompt, becomes) in enumerate(pairs)
-            )
+            both = enumerate(zip(pairs, pairs_of_one(one.concept, noun), strict=True))
+            pairs = tuple(instead if i in nothing else without for i, (without, instead) in both)
         led.append(tuple(pair for pair in pairs if naming.first_in(pair[1]) is None))
     return led
 

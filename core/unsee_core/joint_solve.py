@@ -31,7 +31,6 @@ from unsee_core.erase_pairs import name_nothing
 from unsee_core.least_squares import add_second_moment, solve_low_rank
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.metric import cross_attention_metric
-from unsee_core.near_words import STAND_INS
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, prompt_vectors
 
@@ -55,7 +54,7 @@ class Recipe:
         beside: prompts with another thing, for each of a concept's words.
         in_looks: templates, 1-3, in which a concept stands in every look.
         prefixes: prompts led behind random tokens, for each of a concept's words; twice as many are held in all.
-        stand_ins: nouns that take in turn the place of an object without an anchor, where nothing else is named.
+        stand_in: a noun takes the place of an object without an anchor, where nothing else is named.
     """
 
     layers: int = 3
@@ -69,7 +68,7 @@ class Recipe:
     beside: int = 48
     in_looks: int = 1
     prefixes: int = 0
-    stand_ins: int = STAND_INS
+    stand_in: bool = True
 
 
 @dataclass

@@ -14,7 +14,6 @@ from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import with_article
 from unsee_core.pseudo_words import PseudoWord, prompt_vectors
 
-STAND_INS = 4  # nouns that take an object's place
 SAME = 0.3  # of a word's distance to the empty prompt; nearer words are other names of it
 _POSITIONS = 16  # later ones are padding, which tells nothing more
 _BATCH = 128
@@ -75,30 +74,23 @@ def same_names(
     return frozenset(word.lower() for word in (*near, *names))
 
 
-def stand_ins(
-    pipeline: Pipeline,
-    concept: Concept,
-    named: AbstractSet[str],
-    count: int = STAND_INS,
-    words: Sequence[PseudoWord] = (),
-) -> tuple[str, ...]:
-    """Return nouns that may take an object's place: unlike it, and no more unlike than they need be.
+def stand_in(pipeline: Pipeline, concept: Concept, named: AbstractSet[str], words: Sequence[PseudoWord] = ()) -> str:
+    """Return a noun that may take an object's place: unlike it, and no more unlike than it need be; "" for none.
 
-    Those that come after the nearest third of the vocabulary's nouns, the nearest first.
+    Of the vocabulary's nouns the nearest that does not belong to the nearest third.
 
     Args:
         pipeline: the resident model; read only.
-        concept: the object; of other kinds there are none.
+        concept: the object; concepts of other kinds have none.
         named: what is no stand-in, in lower case.
-        count: the most.
         words: pseudo-words whose placeholders stand in the concept's name.
     """
-    if concept.kind != "object" or not count:
-        return ()
+    if concept.kind != "object":
+        return ""
     nouns = pipeline.vocabulary.nouns
     distances, _ = _distances(pipeline, [concept.name], words, named_embeddings(pipeline)[: len(nouns)])
     others = [nouns[i] for i in distances[0].argsort(stable=True).tolist() if nouns[i].lower() not in named]
-    return tuple(others[len(others) // 3 :][:count])
+    return others[len(others) // 3] if others else ""
 
 
 def _distances(

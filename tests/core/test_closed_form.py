@@ -23,8 +23,7 @@ from unsee_core.lora import LoraFactors
 from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
 from unsee_core.methods.base import InForce
 from unsee_core.metric import cross_attention_metric, seen_distance
-from unsee_core.near_words import same_names
-from unsee_core.neighbours import names_of
+from unsee_core.near_words import same_names, stand_in
 from unsee_core.neighbours import names_of
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import HELD_OUT
@@ -152,8 +151,7 @@ def test_the_report_is_of_what_is_served_with_the_adapters_in_force(pipeline: Pi
     beside = replace(context, in_force=(InForce("sha256:0", no_cat, ("cat", "dog")),))
     factors = finish(beside)[0].factors
     alone, served = (reported(one, factors) for one in (context, beside))
-    assert alone.erase_ratio > 0.8  # the adapter had hardly anything left to do
-    assert served.erase_ratio < 0.5
+    assert served.erase_ratio < 0.2 < 0.6 < alone.erase_ratio  # the adapter had little left to do
 
 
 def test_what_need_not_stay_is_what_the_adapters_in_force_erase_too(pipeline: Pipeline, no_cat: LoraFactors) -> None:
@@ -232,13 +230,13 @@ def test_random_prefixes_let_less_of_the_concept_through_behind_other_words(
     prefixed = finish(a_context(pipeline, options={"random_prefixes": True}))[0].factors
     behind = ("octopus pen peach cake", "background drawing panda spaceship panda", "lion nch rose lion", "house at at")
     metric = cross_attention_metric(pipeline.unet)
-    left = []
+    moved = []
     for factors in (no_cat, prefixed):
         encoder = ChangedEncoder(a_context(pipeline), factors)
         before, after = encoder([f"{words} a photo of a cat" for words in behind])
-        without, _ = encoder([f"{words} a photo" for words in behind])
-        left.append(float((seen_distance(metric, after, without) / seen_distance(metric, before, without)).mean()))
-    assert left[1] < 0.9 * left[0]
+        another, _ = encoder([f"{words} a photo of a pizza" for words in behind])
+        moved.append(float((seen_distance(metric, after, before) / seen_distance(metric, another, before)).mean()))
+    assert moved[1] > 1.1 * moved[0]
 
 
 def test_beyond_goes_on_away_from_the_concept_but_not_beside_other_things(
@@ -265,7 +263,7 @@ def test_beyond_an_anchor_nothing_is_led(pipeline: Pipeline) -> None:
 
 def test_a_text_names_nothing_where_neither_the_vocabulary_nor_a_template_has_a_word_of_it() -> None:
     texts = ("a photo", "a photo of a dog", "sepia style", "two fishes on a table", "a tree", "")
-    assert name_nothing(texts, WORDS) == [0, 2, 5]
+    assert name_nothing(texts, WORDS) == {0, 2, 5}
 
 
 def test_pairs_say_what_each_prompt_becomes() -> None:
@@ -312,3 +310,53 @@ def test_an_anchor_that_is_another_word_for_the_concept_is_taken_at_its_word():
     (pairs,) = led_pairs([one], {"cat", "kitten"}, words, beside=3)
     assert dict(pairs)["a photo of a cat"] == "a photo of a kitten"
     assert not any("a cat" in becomes for _, becomes in pairs)
+
+
+def test_what_would_name_nothing_names_the_stand_in() -> None:
+    one = AnchoredConcept(Concept("cat"))
+    (without,) = led_pairs([one], {"cat"}, WORDS, beside=2)
+    (pairs,) = led_pairs([one], {"cat"}, WORDS, beside=2, stand_ins=["owl"])
+    nothing = name_nothing([becomes for _, becomes in without], WORDS)
+    assert [prompt for prompt, _ in pairs] == [prompt for prompt, _ in without]
+    assert [pair for i, pair in enumerate(pairs) if i not in nothing] == [
+        pair for i, pair in enumerate(without) if i not in nothing
+    ]
+    said = dict(pairs)
+    assert (said["cat"], said["a cat"], said["cats"]) == ("owl", "an owl", "owls")
+    assert said["sepia of a cat"] == "sepia of an owl"
+    assert not any("owl" in becomes for _, becomes in without)
+
+
+def test_an_anchor_leaves_nothing_to_stand_in_for() -> None:
+    one = AnchoredConcept(Concept("cat"), "owl")
+    pairs = led_pairs([one], {"cat"}, WORDS, beside=2)
+    assert led_pairs([one], {"cat"}, WORDS, beside=2, stand_ins=["dog"]) == pairs
+
+
+def test_a_stand_in_is_a_noun_unlike_an_object_and_nothing_that_is_named(pipeline: Pipeline) -> None:
+    cat = Concept("cat")
+    nouns = frozenset(noun.lower() for noun in pipeline.vocabulary.nouns)
+    found = stand_in(pipeline, cat, {"cat", "kitten", "kitty"})
+    assert found in nouns - {"cat", "kitten", "kitty", "tiger", "lion", "wolf"}
+    assert stand_in(pipeline, cat, {"cat", found}) in nouns - {"cat", found}
+    assert stand_in(pipeline, cat, nouns - {"fish"}) == "fish"
+    assert stand_in(pipeline, cat, nouns) == ""
+    assert stand_in(pipeline, Concept("sepia", kind="style"), {"sepia"}) == ""
+
+
+def test_what_is_left_falls_with_the_strength_and_not_again_beyond_the_goal(
+    pipeline: Pipeline, no_cat: LoraFactors
+) -> None:
+    left = [ratio(pipeline, no_cat.scaled(strength), Concept("cat")) for strength in (0.0, 0.3, 0.6, 1.0, 1.3)]
+    assert left[0] == pytest.approx(1, abs=1e-3)
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.2
+
+
+def test_another_object_in_its_place_is_none_of_it_left_but_one_that_looks_alike_is(pipeline: Pipeline) -> None:
+    left = {}
+    for anchor in ("rocket", "kitten"):
+        factors = finish(a_context(pipeline, anchor=anchor, strength=1.0))[0].factors
+        left[anchor] = ratio(pipeline, factors, Concept("cat"))
+    assert left["rocket"] < 0.3
+    assert left["kitten"] > left["rocket"] + 0.3

@@ -140,10 +140,12 @@ class Erasure:
     Attributes:
         factors: the change, with the strength folded in.
         strength: the factor that was folded in.
+        stand_ins: what takes the place of each concept without an anchor, where nothing else is named; "" for none.
     """
 
     factors: LoraFactors
     strength: float
+    stand_ins: tuple[str, ...] = ()
 
 
 MethodRun = Generator[EraseProgress, None, Erasure]

@@ -33,7 +33,8 @@ from unsee_core.job import AnchoredConcept, Concept
 from unsee_core.joint_solve import Recipe, States, led_states, solve
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun, Settings
-from unsee_core.near_words import same_names, stand_ins
+from unsee_core.near_words import same_names, stand_in
+from unsee_core.neighbours import names_of
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, placeholder
 from unsee_core.random_prefixes import random_prefixes
@@ -53,7 +54,7 @@ class _Problem:
     recipe: Recipe
     anchor: str
     named: frozenset[str]
-    stand_ins: tuple[str, ...]
+    stand_in: str
     held: list[States]
 
     def led(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
@@ -66,7 +67,7 @@ class _Problem:
             beside=self.recipe.beside,
             in_looks=self.recipe.in_looks,
             prefixes=random_prefixes(self.pipeline, self.recipe.prefixes),
-            stand_ins=[self.stand_ins],
+            stand_ins=[self.stand_in],
         )
         return led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe)
 
@@ -79,8 +80,13 @@ def run(context: EraseContext) -> MethodRun:
 def recipe_of(settings: Settings) -> Recipe:
     """Return the recipe that the method's settings ask for."""
     prefixes = PREFIXES if settings.flag("random_prefixes") else 0
-    recipe = Recipe(layers=settings.integer("layers"), rank=settings.rank, prefixes=prefixes)
-    return replace(recipe, beyond=BEYOND, beside=BESIDE_BEYOND, stand_ins=0) if settings.flag("beyond") else recipe
+    recipe = Recipe(
+        layers=settings.integer("layers"),
+        rank=settings.rank,
+        prefixes=prefixes,
+        stand_in=settings.flag("stand_in"),
+    )
+    return replace(recipe, beyond=BEYOND, beside=BESIDE_BEYOND, stand_in=False) if settings.flag("beyond") else recipe
 
 
 def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
@@ -107,18 +113,19 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
 
     # 3. The strength.
     strength = settings.strength or choose_strength(context.pipeline, problem.tail, problem.held, moved, factors)
-    return Erasure(factors.scaled(strength), strength)
+    return Erasure(factors.scaled(strength), strength, (problem.stand_in,))
 
 
 def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Sequence[PseudoWord]) -> _Problem:
     pipeline = context.pipeline
     tail = _tail_in_force(context, pipeline.encoder_layers - recipe.layers)
     named = same_names(pipeline, concept.words, words)
+    gone = names_of(context) if context.in_force else frozenset()
     held = held_rows(
         pipeline, named, context.job.retain_prompts, recipe, tail.first_layer, is_changed=bool(context.in_force)
     )
-    others = stand_ins(pipeline, concept, named, recipe.stand_ins, words)
-    return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, others, held)
+    noun = "" if context.job.anchor or not recipe.stand_in else stand_in(pipeline, concept, named | gone, words)
+    return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, noun, held)
 
 
 def _tail_in_force(context: EraseContext, first_layer: int) -> EncoderTail:
@@ -192,6 +199,12 @@ METHOD = Method(
         MethodOption("layers", "int", 3, "How many of the text encoder's last layers change.", 1, 64),
         MethodOption("image_words", "int", 0, "Tokens of a pseudo-word learned from the images and erased too.", 0, 5),
         MethodOption("harden", "int", 0, "Rounds of textual inversion whose finds are erased too; needs images.", 0, 8),
+        MethodOption(
+            "stand_in",
+            "bool",
+            True,
+            "A thing unlike an object takes its place where a prompt names nothing else; no: the word is left out.",
+        ),
         MethodOption(
             "random_prefixes",
             "bool",
