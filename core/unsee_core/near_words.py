@@ -14,6 +14,7 @@ from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import with_article
 from unsee_core.pseudo_words import PseudoWord, prompt_vectors
 
+FEWEST = 3  # nouns of which one may stand in
 SAME = 0.3  # of a word's distance to the empty prompt; nearer words are other names of it
 _POSITIONS = 16  # later ones are padding, which tells nothing more
 _BATCH = 128
@@ -77,7 +78,8 @@ def same_names(
 def stand_in(pipeline: Pipeline, concept: Concept, named: AbstractSet[str], words: Sequence[PseudoWord] = ()) -> str:
     """Return a noun that may take an object's place: unlike it, and no more unlike than it need be; "" for none.
 
-    Of the vocabulary's nouns the nearest that does not belong to the nearest third.
+    Of the vocabulary's nouns the nearest that does not belong to the nearest third; there is none among fewer than
+    three.
 
     Args:
         pipeline: the resident model; read only.
@@ -90,7 +92,7 @@ def stand_in(pipeline: Pipeline, concept: Concept, named: AbstractSet[str], word
     nouns = pipeline.vocabulary.nouns
     distances, _ = _distances(pipeline, [concept.name], words, named_embeddings(pipeline)[: len(nouns)])
     others = [nouns[i] for i in distances[0].argsort(stable=True).tolist() if nouns[i].lower() not in named]
-    return others[len(others) // 3] if others else ""
+    return others[len(others) // 3] if len(others) >= FEWEST else ""
 
 
 def _distances(
