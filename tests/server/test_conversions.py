@@ -58,6 +58,7 @@ VALUES: dict[str, Any] = {
     "closed_form.harden": 1,
     "closed_form.random_prefixes": True,
     "closed_form.beyond": True,
+    "closed_form.stand_in": False,
     "ablation.pictures": 4,
     "surgical.pictures": 4,
     "sdd.ema_decay": 0.5,
