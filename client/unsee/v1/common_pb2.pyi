@@ -290,9 +290,10 @@ class Report(google.protobuf.message.Message):
     image_loss_after: builtins.float
     """The same with the adapter: larger means that the images are harder to draw."""
     erase_ratio: builtins.float
-    """How much of the concept is left in templates that were not trained on: 1 =
-    all of it, 0 = each prompt became what it should, above 1 = it went further
-    from there. Absent in reports of earlier versions.
+    """How much of the concept is left in templates that were not trained on, as
+    the part that is left of the way to what each prompt should become: 1 = all
+    of it, 0 = none, below 0 = it went beyond. Absent in reports of earlier
+    versions.
     """
     worst_erase_ratio: builtins.float
     """The same in the worst case of a small change of what enters the layers.

@@ -287,6 +287,7 @@ class ClosedFormOptions(google.protobuf.message.Message):
     HARDEN_FIELD_NUMBER: builtins.int
     RANDOM_PREFIXES_FIELD_NUMBER: builtins.int
     BEYOND_FIELD_NUMBER: builtins.int
+    STAND_IN_FIELD_NUMBER: builtins.int
     layers: builtins.int
     """How many of the text encoder's last layers change, 1 to all. Absent: the
     method's default.
@@ -307,7 +308,14 @@ class ClosedFormOptions(google.protobuf.message.Message):
     """True: prompts that name nothing but the concept are led beyond what they
     become without it, away from the concept. Less of it comes back, by chance
     or by an attack; the looks of other pictures suffer a little. With an
-    anchor, which takes the concept's place, it is refused. Absent: false.
+    anchor, which takes the concept's place, it is refused. Nothing stands in
+    for the concept then. Absent: false.
+    """
+    stand_in: builtins.bool
+    """True: without an anchor, a thing that is unlike an object takes its place
+    in prompts that name nothing else; the adapter's settings say which. False:
+    those prompts become the same without the word, and the model draws
+    anything. Absent: true.
     """
     def __init__(
         self,
@@ -317,9 +325,10 @@ class ClosedFormOptions(google.protobuf.message.Message):
         harden: builtins.int | None = ...,
         random_prefixes: builtins.bool | None = ...,
         beyond: builtins.bool | None = ...,
+        stand_in: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_beyond", b"_beyond", "_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "beyond", b"beyond", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_beyond", b"_beyond", "_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "beyond", b"beyond", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_beyond", b"_beyond", "_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "_stand_in", b"_stand_in", "beyond", b"beyond", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes", "stand_in", b"stand_in"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_beyond", b"_beyond", "_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "_stand_in", b"_stand_in", "beyond", b"beyond", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes", "stand_in", b"stand_in"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_beyond", b"_beyond"]) -> typing.Literal["beyond"] | None: ...
     @typing.overload
@@ -330,6 +339,8 @@ class ClosedFormOptions(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_layers", b"_layers"]) -> typing.Literal["layers"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_random_prefixes", b"_random_prefixes"]) -> typing.Literal["random_prefixes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_stand_in", b"_stand_in"]) -> typing.Literal["stand_in"] | None: ...
 
 global___ClosedFormOptions = ClosedFormOptions
 
