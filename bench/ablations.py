@@ -63,7 +63,7 @@ class Variant:
 
 
 _PREFIXES = {"prefixes": closed_form.PREFIXES}
-_BEYOND = {"beyond": closed_form.BEYOND, "beside": closed_form.BESIDE_BEYOND}
+_BEYOND = {"beyond": closed_form.BEYOND, "beside": closed_form.BESIDE_BEYOND, "stand_in": False}
 VARIANTS = (
     Variant("as settled"),
     *(Variant(f"last {n} layers", {"layers": n}) for n in (1, 2, 4, 6)),
@@ -76,6 +76,7 @@ VARIANTS = (
     *(Variant(f"retain weight {x:g}, at strength 1", {"retain_weight": x}, strength=1.0) for x in (0.02, 0.2)),
     *(Variant(f"beside {n} other things", {"beside": n}) for n in (0, 24, 84)),
     Variant("every look in three templates", {"in_looks": 3}),
+    Variant("nothing stands in, the word is left out", {"stand_in": False}),
     *(Variant(f"strength {x:g}", strength=x) for x in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)),
     Variant("images too: image_words 2", options={"image_words": 2}),
     Variant("robust rounds: harden 2", options={"harden": 2}),

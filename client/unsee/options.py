@@ -20,7 +20,7 @@ class EraseOptions(TypedDict, total=False):
         images: 1-16 pictures of the concept, each a path, bytes or a PIL image; none where the method allows it.
         synonyms: other names for it.
         kind: "object" (default), "style", "person" or "brand".
-        anchor: what takes its place; None: the empty prompt. Refused by methods that have no use for one.
+        anchor: what takes its place; None: what the method makes of none. Refused by methods that have no use for one.
         retain: prompts that must stay as they are.
         method: by its name in ``server_info()``; None: the server's default.
         strength: in (0, 2]; None: the method's default.

@@ -14,7 +14,7 @@ moved. In the last layer distances are measured as the U-Net's cross-attention s
 the cut to a low rank. No gradients, no U-Net.
 
 Sources: UCE, arXiv:2308.14761; EMCID, arXiv:2403.13807; ReFACT, arXiv:2306.00738. Ours: every position from the concept
-on is led, to the same prompt without it, and beyond; what later layers mend; the metric; activation-aware cutting;
+on is led, position by position, and beyond; what later layers mend; the metric; activation-aware cutting;
 joint solving.
 """
 

@@ -30,7 +30,7 @@ def erase(
         list[str] | None, typer.Option(metavar="NAME", help="Another name for it; may be repeated.")
     ] = None,
     kind: Annotated[ConceptKind, typer.Option(help="What kind of thing it is.")] = "object",
-    anchor: Annotated[str | None, typer.Option(help="What takes its place. Default: nothing.")] = None,
+    anchor: Annotated[str | None, typer.Option(help="What takes its place. Default: as the method does.")] = None,
     retain: Annotated[
         list[str] | None, typer.Option(metavar="PROMPT", help="A prompt that must stay; may be repeated.")
     ] = None,

@@ -103,7 +103,8 @@ class EraseRequest(google.protobuf.message.Message):
     REPORT_IMAGES_FIELD_NUMBER: builtins.int
     KEEP_IMAGES_FIELD_NUMBER: builtins.int
     anchor: builtins.str
-    """What takes the concept's place in prompts. Absent: the empty prompt.
+    """What takes the concept's place in prompts. Absent: what the method makes of
+    none, another thing or nothing.
     Refused by methods that have no use for one; GetServerInfo says which.
     """
     method: builtins.str

@@ -1,7 +1,8 @@
-"""Erasing without training: prompts of the concept are led to the same prompts without it, by least squares.
+"""Erasing without training: prompts of the concept are led to others that do not name it, by least squares.
 
 1. The concept's prompts (name, synonyms, templates; beside other things and in other looks, from the vocabulary), each
-   with the prompt that it is to become: with the anchor, or without the word.
+   with the prompt that it is to become: with the anchor, or without the word; where an object's prompt then names
+   nothing, with a noun that stands in for it.
 2. What is held: prompts of the model's vocabulary that name neither the concept nor what means the same to the U-Net;
    the request's retain prompts; the empty prompt.
 3. One solve a layer in the last layers' MLPs; see ``unsee_core.joint_solve``.
@@ -10,10 +11,11 @@
 With ``image_words = n`` the images are inverted to a pseudo-word of n tokens that is erased too; with ``harden = n``
 textual inversion goes through the erased encoder n times, and what it finds is erased as well. With
 ``random_prefixes`` the concept's prompts are led behind random tokens too, and others held there. With ``beyond``
-prompts that name no other thing are led beyond what they become, and the concept beside more things.
+nothing stands in, prompts that name no other thing are led beyond what they become, and the concept beside more things.
 
 Sources: see ``unsee_core.joint_solve``; RECE, arXiv:2407.12383, for erasing again what is found; textual inversion,
-arXiv:2208.01618. Ours: what is said above. Never run on a GPU.
+arXiv:2208.01618; Ablating Concepts, arXiv:2303.13516, for another thing in its place. Ours: what is said
+above. Never run on a GPU.
 """
 
 from collections.abc import Generator, Sequence
@@ -215,7 +217,7 @@ METHOD = Method(
             "beyond",
             "bool",
             False,
-            "Leads prompts that name nothing else beyond what they become: less comes back, looks suffer; no anchor.",
+            "Leads prompts that name nothing else beyond what they become, with nothing in its place; no anchor.",
         ),
     ),
     run=run,
