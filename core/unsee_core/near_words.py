@@ -30,6 +30,15 @@ def named_embeddings(pipeline: Pipeline, among: tuple[str, ...] | None = None) -
     return _known.get(pipeline.text_encoder, words, lambda: embeddings_of(pipeline, words))
 
 
+def asked_embeddings(pipeline: Pipeline, names: Sequence[str], words: Sequence[PseudoWord] = ()) -> Tensor:
+    """Return the embeddings of a concept's names and, last, of the empty prompt, ``(n + 1, 16, d)`` float32.
+
+    As ``embeddings_of``; where no pseudo-words stand in them, kept in memory as ``named_embeddings`` says.
+    """
+    asked = (*names, "")
+    return embeddings_of(pipeline, asked, words) if words else named_embeddings(pipeline, asked)
+
+
 def photo_of(name: str) -> str:
     """Return the prompt by which a name is measured."""
     return f"a photo of {with_article(name)}"
@@ -100,6 +109,6 @@ def _distances(
 ) -> tuple[Tensor, Tensor]:
     """Return distances ``(names, known)``, and of each name to the empty prompt, ``(names,)``."""
     metric = cross_attention_metric(pipeline.unet)
-    *asked, empty = embeddings_of(pipeline, [*names, ""], words)
+    asked, empty = asked_embeddings(pipeline, names, words).split([len(names), 1])
     distances = torch.stack([seen_distance(metric, known, one.expand_as(known)) for one in asked])
-    return distances, seen_distance(metric, torch.stack(asked), empty.expand(len(asked), *empty.shape))
+    return distances, seen_distance(metric, asked, empty.expand_as(asked))

@@ -11,7 +11,7 @@ from torch import Tensor
 from unsee_core.encoder import hidden_from_vectors
 from unsee_core.methods.base import EraseContext
 from unsee_core.metric import cross_attention_metric, seen_distance
-from unsee_core.near_words import embeddings_of, named_embeddings, photo_of, same_names, vocabulary_names
+from unsee_core.near_words import asked_embeddings, named_embeddings, photo_of, same_names, vocabulary_names
 from unsee_core.per_encoder import PerEncoder
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import prompt_vectors
@@ -62,7 +62,7 @@ def others_by_distance(context: EraseContext, same: AbstractSet[str]) -> tuple[i
     """Return the numbers of the 256 nearest names of the vocabulary other than ``same``, the nearest first."""
     pipeline, words = context.pipeline, context.job.concept.words
     metric = cross_attention_metric(pipeline.unet)
-    known, asked = named_embeddings(pipeline), embeddings_of(pipeline, words, context.words)
+    known, asked = named_embeddings(pipeline), asked_embeddings(pipeline, words, context.words)[:-1]
     distances = torch.stack([seen_distance(metric, known, one.expand_as(known)) for one in asked]).amin(0)
     names = vocabulary_names(pipeline)
     others = (i for i in distances.argsort(stable=True).tolist() if names[i].lower() not in same)
