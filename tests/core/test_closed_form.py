@@ -345,6 +345,33 @@ def test_a_stand_in_is_a_noun_unlike_an_object_and_nothing_that_is_named(pipelin
     assert stand_in(pipeline, Concept("sepia", kind="style"), {"sepia"}) == ""
 
 
+def test_what_an_adapter_in_force_erases_does_not_stand_in(pipeline: Pipeline, no_cat: LoraFactors) -> None:
+    (alone,) = finish(a_context(pipeline))[0].stand_ins
+    assert alone in pipeline.vocabulary.nouns
+    (beside,) = finish(replace(a_context(pipeline), in_force=(InForce("sha256:0", no_cat, (alone,)),)))[0].stand_ins
+    assert beside in set(pipeline.vocabulary.nouns) - {alone}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"options": {"stand_in": False}}, {"options": {"beyond": True}}, {"anchor": "dog"}], ids=str
+)
+def test_nothing_stands_in_where_it_is_not_to(pipeline: Pipeline, changes: dict[str, Any]) -> None:
+    assert finish(a_context(pipeline, **changes))[0].stand_ins == ("",)
+
+
+def test_without_a_stand_in_an_object_is_left_out(pipeline: Pipeline) -> None:
+    metric, prompts = cross_attention_metric(pipeline.unet), ["a photo of a cat", "a photo"]
+    left = []
+    for stands_in in (True, False):
+        context = a_context(pipeline, options={"stand_in": stands_in})
+        erasure, _ = finish(context)
+        (cat, photo), (became, _) = ChangedEncoder(context, erasure.factors)(prompts)
+        left.append(
+            float(seen_distance(metric, became[None], photo[None]) / seen_distance(metric, cat[None], photo[None]))
+        )
+    assert left[1] < 0.5 < left[0]
+
+
 def test_what_is_left_falls_with_the_strength_and_not_again_beyond_the_goal(
     pipeline: Pipeline, no_cat: LoraFactors
 ) -> None:

@@ -19,7 +19,7 @@ from unsee_core.errors import AlreadyExistsError, CancelledError, InvalidRequest
 from unsee_core.job import AdapterRef, AnchoredConcept, ComposeJob, Concept, EraseJob, GenerateJob, Guard
 from unsee_core.lora import LoraFactors
 from unsee_core.manifests import AdapterQuery, manifest_from_json, manifest_to_json
-from unsee_core.near_words import vocabulary_names
+from unsee_core.near_words import stand_in, vocabulary_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.store import AdapterStore
 from unsee_core.vocabulary import Vocabulary
@@ -97,6 +97,15 @@ def test_no_prompt_is_led_to_one_that_names_another_concept() -> None:
     assert sepia["a dog in sepia style"] == "a dog"
     assert fish["a photo of a fish"] == "a photo of an owl"
     assert "a house and a fish" not in fish
+
+
+def test_what_stands_in_for_a_concept_is_none_of_the_others(pipeline: Pipeline) -> None:
+    cat = AnchoredConcept(Concept("cat"))
+    alone = stand_in(pipeline, cat.concept, {"cat", "dog"})
+    context, _ = composed(pipeline, cat, DOG, AnchoredConcept(Concept(alone)))
+    first, dog, third = finish(compose(context))[0].stand_ins
+    assert dog == ""  # it has an anchor
+    assert {first, third} < set(pipeline.vocabulary.nouns) - {"cat", "dog", alone}
 
 
 def test_every_concept_stands_in_every_look_in_as_many_templates_as_are_asked_for() -> None:
