@@ -19,7 +19,10 @@ from training.world import OBJECTS
 from unsee_core.methods import DEFAULT_METHOD
 
 PAPER = "few_shot_lora"
-ASKED_ALONE = ("erased", "synonyms")  # not beside another object
+POOLED = {
+    "all that is gone by name or synonym": ("erased", "synonyms"),
+    "all that is kept of other objects and looks": ("retained", "near", "other_kind"),
+}
 GOALS = {
     "objects": {
         "erased": 0.97, "retained": 0.97, "near": 0.93, "other_kind": 0.98, "other_in_pairs": 0.95, "synonyms": 0.80,
@@ -189,17 +192,17 @@ def _table(kind: str, rows: Mapping[str, Any]) -> list[str]:
 
 def default_beside_paper(cells: Sequence[Cell]) -> list[str]:
     """Return where the server's default and the paper's method differ, and whether by more than chance."""
-    lines, gone = [], (Share(0, 0), Share(0, 0))
+    lines, pooled = [], {what: (Share(0, 0), Share(0, 0)) for what in POOLED}
     for kind, of_kind in _by_kind(cells).items():
         sides = [totals([cell for cell in of_kind if cell.method == method]) for method in (DEFAULT_METHOD, PAPER)]
         for name in (name for name in COLUMNS if all(name in side for side in sides)):
             own, other = (_good(name, side[name]) for side in sides)
             if own != other:
                 lines.append(_apart(f"{kind}, {COLUMNS[name]}", own, other))
-            if name in ASKED_ALONE:
-                gone = gone[0] + own, gone[1] + other
+            for what in (what for what, names in POOLED.items() if name in names):
+                pooled[what] = pooled[what][0] + own, pooled[what][1] + other
     if lines:
-        lines.append(_apart("all that is gone by name or synonym", *gone))
+        lines += [_apart(what, *both) for what, both in pooled.items() if both[0].of]
     head = [
         "",
         f"## {DEFAULT_METHOD}, the default, beside {PAPER}",
