@@ -21,7 +21,7 @@ from unsee_core.methods import DEFAULT_METHOD
 PAPER = "few_shot_lora"
 POOLED = {
     "all that is gone by name or synonym": ("erased", "synonyms"),
-    "all that is kept of other objects and looks": ("retained", "near", "other_kind"),
+    "all others kept": ("retained", "near"),
 }
 GOALS = {
     "objects": {

@@ -40,7 +40,8 @@ class AdapterMetadata:
 
     Attributes:
         concept: None where nobody named one, and of a composed adapter.
-        settings: of the method, as text; what takes the concept's place is its "anchor", or "anchor 0", "anchor 1", ...
+        settings: of the method, as text; what takes the concept's place is its "anchor" or, where the method chose it,
+            what "stands_in"; of several concepts "anchor 0", "stands_in 1", ...
         concepts: of a composed adapter.
         versions: of the libraries that the factors depend on.
     """
@@ -59,10 +60,22 @@ class AdapterMetadata:
     @property
     def erased(self) -> tuple[AnchoredConcept, ...]:
         """All concepts that it erases, each with its anchor."""
-        if self.concept is not None:
-            return (AnchoredConcept(self.concept, self.settings.get("anchor", "")),)
-        anchors = (self.settings.get(f"anchor {i}", "") for i in range(len(self.concepts)))
-        return tuple(map(AnchoredConcept, self.concepts, anchors))
+        return tuple(map(AnchoredConcept, self._concepts, self._of_each("anchor")))
+
+    @property
+    def replaced(self) -> tuple[AnchoredConcept, ...]:
+        """Those of them in whose place something is drawn, each with that: its anchor, or what stands in for it."""
+        both = zip(self.erased, self._of_each("stands_in"), strict=True)
+        return tuple(AnchoredConcept(one.concept, place) for one, noun in both if (place := one.anchor or noun))
+
+    @property
+    def _concepts(self) -> tuple[Concept, ...]:
+        return self.concepts if self.concept is None else (self.concept,)
+
+    def _of_each(self, setting: str) -> list[str]:
+        """Return a setting of each concept, "" where there is none."""
+        names = [setting] if self.concept is not None else [f"{setting} {i}" for i in range(len(self.concepts))]
+        return [self.settings.get(name, "") for name in names]
 
     def __post_init__(self) -> None:
         check_count("concepts", len(self.concepts), MAX_COMPOSED)

@@ -138,10 +138,11 @@ class Admission:
         return replace(job, width=width, height=height, guidance_scale=guidance)
 
     def _in_force(self, ref: str) -> InForce:
-        digest, concepts = self._library.erased_by(ref)
+        digest, metadata = self._library.metadata(ref)
         applied, _ = self._library.load(AdapterRef(digest))
-        words = (word for one in concepts for word in one.concept.words)
-        return InForce(digest, applied.factors, tuple(word for word in words if not is_placeholder(word)))
+        erased, replaced = (metadata.erased, metadata.replaced) if metadata else ((), ())
+        words = (word for one in erased for word in one.concept.words)
+        return InForce(digest, applied.factors, tuple(word for word in words if not is_placeholder(word)), replaced)
 
     def _check_is_free(self, name: str) -> None:
         try:

@@ -97,7 +97,9 @@ def compose(context: ComposeContext) -> MethodRun:
 
     # 2. What is led.
     led = []
-    nouns = tuple("" if one.anchor else stand_in(pipeline, one.concept, named) for one in context.concepts)
+    nouns = tuple(
+        stand_in(pipeline, one.concept, named) if recipe.stand_in and not one.anchor else "" for one in context.concepts
+    )
     pairs_of_all = led_pairs(
         context.concepts,
         named,

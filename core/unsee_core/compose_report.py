@@ -10,6 +10,7 @@ from unsee_core.concept_figures import concept_figures
 from unsee_core.drift import Kept, drift_of
 from unsee_core.lora import LoraFactors
 from unsee_core.metric import cross_attention_metric
+from unsee_core.near_words import stand_in
 from unsee_core.neighbours import MustStay, asked_of, names_of, others_by_distance
 
 
@@ -38,7 +39,8 @@ def make_compose_report(
     drifts: dict[str, float] = {}
     worst: list[float] = []
     for number, erasure in enumerate(erasures, start=1):
-        found, name = concept_figures(erasure, encoder, metric, same), erasure.job.concept.name
+        noun, name = stand_in(context.pipeline, erasure.job.concept, same), erasure.job.concept.name
+        found = concept_figures(erasure, encoder, metric, noun)
         ratios[name] = max(found.erase_ratio, ratios.get(name, found.erase_ratio))
         worst.append(found.worst_erase_ratio)
         drifts |= found.drifts

@@ -1,7 +1,6 @@
 """How far an erasure moved its concept, and how much of it is left: 1 for all, 0 where a prompt reached its goal."""
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
 
@@ -15,7 +14,6 @@ from unsee_core.encoder import end_vector, hidden_from_vectors
 from unsee_core.erase_pairs import pairs_of
 from unsee_core.job import Concept
 from unsee_core.methods.base import EraseContext
-from unsee_core.near_words import stand_in
 from unsee_core.prompts import HELD_OUT
 from unsee_core.pseudo_words import prompt_vectors, without_padding
 from unsee_core.spellings import PLURAL, plural, spellings
@@ -46,7 +44,7 @@ def concept_figures(
     context: EraseContext,
     encoder: ChangedEncoder,
     metric: Tensor,
-    named: AbstractSet[str],
+    stand_in: str,
     *,
     with_spellings: bool = False,
 ) -> ConceptFigures:
@@ -63,7 +61,7 @@ def concept_figures(
         context: what the method worked with.
         encoder: with what it made.
         metric: of the cross-attention.
-        named: what is no stand-in, in lower case.
+        stand_in: a noun that may take the concept's place; "" for none.
         with_spellings: measure other spellings too; pseudo-words have none.
     """
     # 1. Prompts: with the name, and with its other spellings.
@@ -88,8 +86,7 @@ def concept_figures(
     prompts, count = [prompt for prompt, _ in chain(*parts)], len(parts[0])
     goals = [becoming(anchor)]
     if not anchor:
-        noun = stand_in(context.pipeline, concept, named, context.words)
-        goals += [[""] * len(prompts), *([becoming(noun)] if noun else [])]
+        goals += [[""] * len(prompts), *([becoming(stand_in)] if stand_in else [])]
     compared = _compared(context, encoder, metric, prompts, goals)
 
     # 2. As they are.

@@ -100,7 +100,7 @@ class EraseWork(AdapterWork):
             rank=factors.rank,
             steps=settings.steps,
             seed=job.seed,
-            settings=settings.as_text() | _beside(context) | _stand_ins(erasure),
+            settings=settings.as_text() | _beside(context, erasure),
             base_model=context.pipeline.base_model,
             versions=library_versions(),
         )
@@ -115,16 +115,12 @@ class EraseWork(AdapterWork):
         )
 
 
-def _beside(context: EraseContext) -> dict[str, str]:
-    """Return of the job's settings those that are not the method's own, as text."""
+def _beside(context: EraseContext, erasure: Erasure) -> dict[str, str]:
+    """Return as text what is none of the method's settings: the rest of the job's, and what stands in."""
     anchor, in_force = context.job.anchor or "", ", ".join(adapter.digest for adapter in context.in_force)
-    return {name: text for name, text in (("anchor", anchor), ("adapters_in_force", in_force)) if text}
-
-
-def _stand_ins(erasure: Erasure) -> dict[str, str]:
-    """Return what stands in for concepts, as text; of several each with its number."""
-    names = ["stand_in"] if len(erasure.stand_ins) == 1 else [f"stand_in {i}" for i in range(len(erasure.stand_ins))]
-    return {name: noun for name, noun in zip(names, erasure.stand_ins, strict=True) if noun}
+    stands_in = "".join(erasure.stand_ins)  # one at most, as there is one concept
+    texts = {"anchor": anchor, "adapters_in_force": in_force, "stands_in": stands_in}
+    return {name: text for name, text in texts.items() if text}
 
 
 class ComposeWork(AdapterWork):
@@ -145,6 +141,7 @@ class ComposeWork(AdapterWork):
         self._count("train")
         report = yield from make_compose_report(context, erasure.factors, self._library.concept_names())
         anchors = {f"anchor {i}": one.anchor for i, one in enumerate(context.concepts) if one.anchor}
+        stand_ins = {f"stands_in {i}": noun for i, noun in enumerate(erasure.stand_ins) if noun}
         metadata = AdapterMetadata(
             concept=None,
             method=COMPOSE,
@@ -152,7 +149,7 @@ class ComposeWork(AdapterWork):
             rank=erasure.factors.rank,
             steps=0,
             seed=0,
-            settings={"layers": str(context.recipe.layers)} | anchors | _stand_ins(erasure),
+            settings={"layers": str(context.recipe.layers)} | anchors | stand_ins,
             base_model=context.pipeline.base_model,
             versions=library_versions(),
             concepts=tuple(one.concept for one in context.concepts),

@@ -149,7 +149,7 @@ class EraseJob:
 
     Attributes:
         images: encoded PNG, JPEG or WebP files; decoded, and checked as pictures, by the engine.
-        anchor: what takes the concept's place.
+        anchor: what takes the concept's place; "" as None.
         strength: factor folded into the change, in (0, 2].
         rank: of the factors, 1-64.
         steps: 1-2000.
@@ -183,7 +183,7 @@ class EraseJob:
         if not (self.concept.name or self.images):
             raise InvalidRequestError.of("concept.name", "got none, allowed 1-200 characters, or images alone")
         if self.anchor is not None:
-            check_text("anchor", self.anchor, shortest=0, longest=200)
+            check_text("anchor", self.anchor, shortest=min(1, len(self.anchor)), longest=200)
         _check_edit(self)
         for name, value, most in (("rank", self.rank, 64), ("steps", self.steps, 2000)):
             if value is not None:

@@ -81,9 +81,13 @@ class AdapterLibrary:
             NotFoundError: there is no such adapter.
             CorruptedError: the stored bytes differ from their digest.
         """
+        digest, metadata = self.metadata(ref)
+        return digest, metadata.erased if metadata else ()
+
+    def metadata(self, ref: str) -> tuple[str, AdapterMetadata | None]:
+        """Return an adapter's digest and metadata; None where another program wrote it. Errors as of ``erased_by``."""
         manifest, data = self._store.open(ref)
-        _, metadata = adapter.from_bytes(data)
-        return manifest.digest, metadata.erased if metadata else ()
+        return manifest.digest, adapter.from_bytes(data)[1]
 
     def check_name_is_free(self, name: str) -> None:
         """Raise AlreadyExistsError if an adapter has this name."""

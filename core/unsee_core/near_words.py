@@ -19,6 +19,7 @@ SAME = 0.3  # of a word's distance to the empty prompt; nearer words are other n
 _POSITIONS = 16  # later ones are padding, which tells nothing more
 _BATCH = 128
 _known: PerEncoder[Tensor] = PerEncoder(8)
+_asked: PerEncoder[Tensor] = PerEncoder(8)
 
 
 def named_embeddings(pipeline: Pipeline, among: tuple[str, ...] | None = None) -> Tensor:
@@ -33,10 +34,12 @@ def named_embeddings(pipeline: Pipeline, among: tuple[str, ...] | None = None) -
 def asked_embeddings(pipeline: Pipeline, names: Sequence[str], words: Sequence[PseudoWord] = ()) -> Tensor:
     """Return the embeddings of a concept's names and, last, of the empty prompt, ``(n + 1, 16, d)`` float32.
 
-    As ``embeddings_of``; where no pseudo-words stand in them, kept in memory as ``named_embeddings`` says.
+    As ``embeddings_of``; where no pseudo-words stand in them, the last eight answers of a text encoder are kept.
     """
     asked = (*names, "")
-    return embeddings_of(pipeline, asked, words) if words else named_embeddings(pipeline, asked)
+    if words:
+        return embeddings_of(pipeline, asked, words)
+    return _asked.get(pipeline.text_encoder, asked, lambda: embeddings_of(pipeline, asked))
 
 
 def photo_of(name: str) -> str:
@@ -87,8 +90,8 @@ def same_names(
 def stand_in(pipeline: Pipeline, concept: Concept, named: AbstractSet[str], words: Sequence[PseudoWord] = ()) -> str:
     """Return a noun that may take an object's place: unlike it, and no more unlike than it need be; "" for none.
 
-    Of the vocabulary's nouns the nearest that does not belong to the nearest third; there is none among fewer than
-    three.
+    Of the vocabulary's nouns the nearest to the object's name that does not belong to the nearest third; there is none
+    among fewer than three.
 
     Args:
         pipeline: the resident model; read only.

@@ -11,7 +11,7 @@ from torch import Tensor
 from unsee_core.encoder import hidden_from_vectors
 from unsee_core.methods.base import EraseContext
 from unsee_core.metric import cross_attention_metric, seen_distance
-from unsee_core.near_words import asked_embeddings, named_embeddings, photo_of, same_names, vocabulary_names
+from unsee_core.near_words import asked_embeddings, named_embeddings, photo_of, same_names, stand_in, vocabulary_names
 from unsee_core.per_encoder import PerEncoder
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import prompt_vectors
@@ -67,6 +67,13 @@ def others_by_distance(context: EraseContext, same: AbstractSet[str]) -> tuple[i
     names = vocabulary_names(pipeline)
     others = (i for i in distances.argsort(stable=True).tolist() if names[i].lower() not in same)
     return tuple(islice(others, COUNTED))
+
+
+def stand_in_of(context: EraseContext) -> str:
+    """Return the noun that may take the place of a context's concept; "" where it has an anchor, or there is none."""
+    if context.job.anchor:
+        return ""
+    return stand_in(context.pipeline, context.job.concept, names_of(context), context.words)
 
 
 def names_of(context: EraseContext) -> frozenset[str]:

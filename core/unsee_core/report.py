@@ -10,7 +10,7 @@ from unsee_core.image_check import image_losses
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext
 from unsee_core.metric import cross_attention_metric
-from unsee_core.neighbours import MustStay, asked_of, names_of, others_by_distance
+from unsee_core.neighbours import MustStay, asked_of, names_of, others_by_distance, stand_in_of
 from unsee_core.pseudo_words import is_placeholder
 
 _STEPS = 3
@@ -37,7 +37,7 @@ def make_report(
     metric, same = cross_attention_metric(context.pipeline.unet), names_of(context)
 
     # 1. The concept.
-    concept = concept_figures(context, encoder, metric, same, with_spellings=True)
+    concept = concept_figures(context, encoder, metric, stand_in_of(context), with_spellings=True)
     yield EraseProgress("report", 1, _STEPS)
 
     # 2. What must stay.

@@ -234,12 +234,12 @@ def test_the_default_stands_beside_the_papers_method_where_they_differ_and_with_
     assert "| objects, UA | 1 of 4 | 4 of 4 | 0.14 |" in text
     assert "looks" not in text
     assert "| all that is gone by name or synonym | 4 of 8 | 7 of 8 | 0.28 |" in text
-    assert "all that is kept" not in text
+    assert "all others kept" not in text
     assert not default_beside_paper(both[:1])
     retained, near = (a_cell("dog", after, "closed_form", name) for after, name in ((4, "retained"), (3, "near")))
     other = [a_cell("dog", after, "few_shot_lora", name) for after, name in ((2, "retained"), (3, "near"))]
     kept = "\n".join(default_beside_paper([retained, near, *other]))
-    assert "| all that is kept of other objects and looks | 7 of 8 | 5 of 8 | 0.57 |" in kept
+    assert "| all others kept | 7 of 8 | 5 of 8 | 0.57 |" in kept
 
 
 def a_cell(concept: str, after: int, method: str = "uce", measure: str = "erased") -> cells.Cell:

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from unsee_core.answers import EraseProgress, Report
 from unsee_core.changed_encoder import ChangedEncoder
 from unsee_core.concept_figures import concept_figures
-from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, tokenize
+from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, token_vectors, tokenize
 from unsee_core.erase_pairs import erase_pairs, led_pairs, name_nothing, pairs_of
 from unsee_core.errors import InvalidRequestError
 from unsee_core.held import LEAST_STRENGTH, MOST_STRENGTH
@@ -24,9 +24,10 @@ from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
 from unsee_core.methods.base import InForce
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.near_words import same_names, stand_in
-from unsee_core.neighbours import names_of
+from unsee_core.neighbours import names_of, stand_in_of
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import HELD_OUT
+from unsee_core.pseudo_words import PseudoWord, placeholder
 from unsee_core.report import make_report
 from unsee_core.vocabulary import Vocabulary
 
@@ -67,7 +68,7 @@ def ratio(pipeline: Pipeline, factors: LoraFactors, concept: Concept) -> float:
     job = EraseJob(concept, method="closed_form")
     context = EraseContext(pipeline, job, (), check_job(job, pipeline))
     encoder, metric = ChangedEncoder(context, factors), cross_attention_metric(pipeline.unet)
-    return concept_figures(context, encoder, metric, names_of(context)).erase_ratio
+    return concept_figures(context, encoder, metric, stand_in_of(context)).erase_ratio
 
 
 def drift(pipeline: Pipeline, factors: LoraFactors, *prompts: str) -> float:
@@ -325,7 +326,7 @@ def test_what_would_name_nothing_names_the_stand_in() -> None:
     said = dict(pairs)
     assert (said["cat"], said["a cat"], said["cats"]) == ("owl", "an owl", "owls")
     assert said["sepia of a cat"] == "sepia of an owl"
-    assert not any("owl" in becomes for _, becomes in without)
+    assert not any("owl" in becomes for i, (_, becomes) in enumerate(pairs) if i not in nothing)
 
 
 def test_an_anchor_leaves_nothing_to_stand_in_for() -> None:
@@ -350,6 +351,39 @@ def test_what_an_adapter_in_force_erases_does_not_stand_in(pipeline: Pipeline, n
     assert alone in pipeline.vocabulary.nouns
     (beside,) = finish(replace(a_context(pipeline), in_force=(InForce("sha256:0", no_cat, (alone,)),)))[0].stand_ins
     assert beside in set(pipeline.vocabulary.nouns) - {alone}
+
+
+def test_erasing_what_an_adapter_in_force_draws_in_a_concepts_place_leads_both_away(
+    pipeline: Pipeline, no_cat: LoraFactors
+) -> None:
+    cake = stand_in_of(a_context(pipeline))
+    in_force = InForce("sha256:0", no_cat, ("cat",), (AnchoredConcept(Concept("cat"), cake),))
+    job = EraseJob(Concept(cake), **QUICK)  # type: ignore[arg-type]
+    context = replace(EraseContext(pipeline, job, (), check_job(job, pipeline)), in_force=(in_force,))
+    metric, prompts = cross_attention_metric(pipeline.unet), ["a photo of a cat", f"a photo of a {cake}"]
+    nearer = {}
+    for of, knows in (("knows", in_force), ("does not", replace(in_force, replaced=()))):
+        factors = finish(replace(context, in_force=(knows,)))[0].factors
+        (_, before), (cat, itself) = ChangedEncoder(context, factors)(prompts)
+        whole = seen_distance(metric, before[None], itself[None])
+        nearer[of] = float(seen_distance(metric, cat[None], before[None]) / whole)
+    assert nearer["does not"] < 0.5
+    assert nearer["knows"] > 0.8
+
+
+def test_the_report_measures_against_what_the_method_led_to(pipeline: Pipeline, no_cat: LoraFactors) -> None:
+    word = PseudoWord(placeholder(0), token_vectors(pipeline, tokenize(pipeline, ["a dog"])[0])[0, 2:3].float())
+    plain = a_context(pipeline)
+    unnamed = replace(plain, words=(word,), near_words=("dog", "wolf"))
+    beside = replace(plain, in_force=(InForce("sha256:0", no_cat, ("fish",)),))
+    for context in (plain, unnamed, beside):
+        assert finish(context)[0].stand_ins == (stand_in_of(context),)
+
+
+def test_an_anchor_of_white_space_is_refused_and_an_empty_one_is_none(pipeline: Pipeline) -> None:
+    with pytest.raises(InvalidRequestError, match="anchor: got only white space"):
+        a_context(pipeline, anchor="  ")
+    assert stand_in_of(a_context(pipeline, anchor="")) == stand_in_of(a_context(pipeline))
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,14 @@ def test_what_stands_in_for_a_concept_is_none_of_the_others(pipeline: Pipeline) 
     assert {first, third} < set(pipeline.vocabulary.nouns) - {"cat", "dog", alone}
 
 
+def test_a_composed_adapter_says_what_is_drawn_in_each_concepts_place(tiny_pipeline: Pipeline) -> None:
+    base = tiny_pipeline.base_model
+    settings = {"anchor 1": "owl", "stands_in 0": "fish"}
+    concepts = (Concept("cat"), Concept("dog"), Concept("sepia", kind="style"))
+    metadata = AdapterMetadata(None, "compose", 1.0, 8, 0, 0, settings, base, {}, concepts)
+    assert metadata.replaced == (AnchoredConcept(concepts[0], "fish"), AnchoredConcept(concepts[1], "owl"))
+
+
 def test_every_concept_stands_in_every_look_in_as_many_templates_as_are_asked_for() -> None:
     vocabulary = Vocabulary(nouns=("dog",), looks=("sepia", "ink"))
     cat = AnchoredConcept(Concept("cat"))

@@ -305,7 +305,9 @@ def test_adapters_in_force_are_kept_by_digest_and_given_once_each(engine: Engine
     metadata = from_bytes(engine.library.export("no-dog", "diffusers")[1])[1]
     assert metadata is not None
     assert metadata.settings["adapters_in_force"] == digest
-    assert metadata.settings["stand_in"] in engine.pipeline.vocabulary.nouns
+    assert metadata.settings["stands_in"] in engine.pipeline.vocabulary.nouns
+    (replaced,) = metadata.replaced
+    assert (replaced.concept.name, replaced.anchor) == ("dog", metadata.settings["stands_in"])
     twice = EraseJob(Concept("fox"), method="closed_form", adapters_in_force=("no-cat", digest))
     with pytest.raises(InvalidRequestError, match=r"adapters_in_force\[1\]: got sha256:\w+ again, allowed once each"):
         Caller(engine, twice)

@@ -103,8 +103,8 @@ class EraseRequest(google.protobuf.message.Message):
     REPORT_IMAGES_FIELD_NUMBER: builtins.int
     KEEP_IMAGES_FIELD_NUMBER: builtins.int
     anchor: builtins.str
-    """What takes the concept's place in prompts. Absent: what the method makes of
-    none, another thing or nothing.
+    """What takes the concept's place in prompts. Absent or empty: what the method
+    makes of none, another thing or nothing.
     Refused by methods that have no use for one; GetServerInfo says which.
     """
     method: builtins.str
@@ -316,7 +316,8 @@ class ClosedFormOptions(google.protobuf.message.Message):
     """True: without an anchor, a thing that is unlike an object takes its place
     in prompts that name nothing else; the adapter's settings say which. False:
     those prompts become the same without the word, and the model draws
-    anything. Absent: true.
+    anything. Without effect for other kinds, with an anchor, and with `beyond`.
+    Absent: true.
     """
     def __init__(
         self,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from unsee_core.answers import EraseProgress
 from unsee_core.errors import InvalidRequestError
-from unsee_core.job import EraseJob, OptionValue
+from unsee_core.job import AnchoredConcept, EraseJob, OptionValue
 from unsee_core.lora import LoraFactors
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord
@@ -98,11 +98,13 @@ class InForce:
     Attributes:
         factors: its change, applied with weight 1.
         names: what its concepts are called; none where it does not say.
+        replaced: those of its concepts in whose place something is drawn, each with that.
     """
 
     digest: str
     factors: LoraFactors
     names: tuple[str, ...]
+    replaced: tuple[AnchoredConcept, ...] = ()
 
 
 @dataclass(frozen=True)

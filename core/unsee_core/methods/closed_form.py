@@ -19,7 +19,9 @@ above. Never run on a GPU.
 """
 
 from collections.abc import Generator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -35,8 +37,9 @@ from unsee_core.job import AnchoredConcept, Concept
 from unsee_core.joint_solve import Recipe, States, led_states, solve
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun, Settings
-from unsee_core.near_words import same_names, stand_in
-from unsee_core.neighbours import names_of
+from unsee_core.naming import Naming
+from unsee_core.near_words import same_names
+from unsee_core.neighbours import stand_in_of
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, placeholder
 from unsee_core.random_prefixes import random_prefixes
@@ -49,7 +52,12 @@ BEYOND, BESIDE_BEYOND = 1.0, 84
 
 @dataclass(frozen=True)
 class _Problem:
-    """What is led and what is held for a concept, from the layer on that the solve begins with."""
+    """What is led and what is held for a concept, from the layer on that the solve begins with.
+
+    Attributes:
+        stand_in: takes the concept's place; "" for none.
+        revived: what adapters in force put the concept in the place of, and which therefore is led away, too.
+    """
 
     pipeline: Pipeline
     tail: EncoderTail
@@ -57,21 +65,23 @@ class _Problem:
     anchor: str
     named: frozenset[str]
     stand_in: str
+    revived: tuple[Concept, ...]
     held: list[States]
 
     def led(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
         """Return what is led."""
-        one = AnchoredConcept(concept, self.anchor)
-        (pairs,) = led_pairs(
-            [one],
+        concepts = [AnchoredConcept(one, self.anchor) for one in (concept, *self.revived)]
+        pairs_of_each = led_pairs(
+            concepts,
             self.named,
             self.pipeline.vocabulary,
             beside=self.recipe.beside,
             in_looks=self.recipe.in_looks,
             prefixes=random_prefixes(self.pipeline, self.recipe.prefixes),
-            stand_ins=[self.stand_in],
+            stand_ins=[self.stand_in] * len(concepts),
         )
-        return led_states(self.pipeline, pairs, words, self.tail.first_layer, self.recipe)
+        parts = (led_states(self.pipeline, one, words, self.tail.first_layer, self.recipe) for one in pairs_of_each)
+        return [*chain.from_iterable(parts)]
 
 
 def run(context: EraseContext) -> MethodRun:
@@ -122,12 +132,21 @@ def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Seq
     pipeline = context.pipeline
     tail = _tail_in_force(context, pipeline.encoder_layers - recipe.layers)
     named = same_names(pipeline, concept.words, words)
-    gone = names_of(context) if context.in_force else frozenset()
+    revived = _revived(context, named)
+    if revived:
+        named |= same_names(pipeline, [word for one in revived for word in one.words])
     held = held_rows(
         pipeline, named, context.job.retain_prompts, recipe, tail.first_layer, is_changed=bool(context.in_force)
     )
-    noun = "" if context.job.anchor or not recipe.stand_in else stand_in(pipeline, concept, named | gone, words)
-    return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, noun, held)
+    noun = stand_in_of(context) if recipe.stand_in else ""
+    return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, noun, revived, held)
+
+
+def _revived(context: EraseContext, named: AbstractSet[str]) -> tuple[Concept, ...]:
+    """Return the concepts in whose place adapters in force draw what is erased now."""
+    naming = Naming(named, context.pipeline.vocabulary)
+    replaced = (one for adapter in context.in_force for one in adapter.replaced)
+    return tuple(one.concept for one in replaced if naming.first_in(one.anchor) is not None)
 
 
 def _tail_in_force(context: EraseContext, first_layer: int) -> EncoderTail:
@@ -183,7 +202,7 @@ def _with_synonym(concept: Concept, word: PseudoWord) -> Concept:
 
 METHOD = Method(
     name="closed_form",
-    description="Leads the concept's prompts to the same prompts without it, by least squares in the last layers.",
+    description="Leads the concept's prompts to others that do not name it, by least squares in the last layers.",
     source="arXiv:2308.14761",
     needs_images=False,
     uses_anchor=True,
