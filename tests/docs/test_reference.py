@@ -100,5 +100,14 @@ def test_every_method_is_named(document: str) -> None:
 
 def test_every_link_between_the_documents_leads_somewhere() -> None:
     for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
-            assert (document.parent / link).exists(), f"{document.name} links to {link}, which is not there"
+        for link, _, heading in re.findall(r"\]\(([^)#:]*)(#([^)]+))?\)", document.read_text(encoding="utf-8")):
+            target = document.parent / link if link else document
+            assert target.exists(), f"{document.name} links to {link}, which is not there"
+            if heading:
+                assert heading in headings_of(target), f"{document.name} links to {link}#{heading}, which is not there"
+
+
+def headings_of(document: Path) -> set[str]:
+    """Return a document's headings as links name them."""
+    lines = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
