@@ -129,6 +129,7 @@ class AdapterInfo:
         base_mismatch: made on a text encoder with another digest than the server's.
         report: None for imported adapters.
         concepts: of a composed adapter; empty for any other.
+        settings: what it was made with, by name: options, "anchor", what "stands_in" for the concept, ...
     """
 
     name: str
@@ -147,6 +148,7 @@ class AdapterInfo:
     has_final_norm: bool
     report: Report | None
     concepts: tuple[Concept, ...]
+    settings: Mapping[str, str]
 
 
 def adapter_info(message: common_pb2.Adapter) -> AdapterInfo:
@@ -169,6 +171,7 @@ def adapter_info(message: common_pb2.Adapter) -> AdapterInfo:
         has_final_norm=message.has_final_norm,
         report=_report(message.report) if message.HasField("report") else None,
         concepts=tuple(map(concept_info, message.concepts)),
+        settings=dict(message.settings),
     )
 
 

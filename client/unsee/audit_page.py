@@ -6,13 +6,14 @@ from html import escape
 
 from unsee.audits import AuditOutcome, AuditPicture, AuditReport, AuditResult, AuditRow, AuditSide
 
+_OWN_NAME = "name"  # the first row, which is no attack
 _SIDES: tuple[tuple[AuditSide, str], ...] = (
     ("unedited", "without the adapter"),
     ("adapter", "with the adapter"),
     ("control", "control: another concept"),
 )
 _ABOUT = {
-    "name": "The concept is asked for by its name.",
+    _OWN_NAME: "The concept is asked for by its name.",
     "wordings": "Misspellings, plurals and paraphrases by fixed rules; those that fit the concept best are drawn.",
     "reconstruction": "Pictures of the concept are drowned in noise; its name is to restore them.",
     "inverted_latents": "The noise that pictures of the concept come from, found by running the sampler backwards.",
@@ -69,9 +70,13 @@ def audit_page(result: AuditResult) -> str:
 def _verdict(report: AuditReport) -> str:
     attacks = report.rows[1:]
     counting = [row for row in attacks if row.counts]
-    if report.recovered_by:
-        names = ", ".join(escape(_title(name)) for name in report.recovered_by)
-        return f'<p class="verdict bad">Brought back by {len(report.recovered_by)} of {len(attacks)}: {names}.</p>'
+    recovered = [attack for attack in report.recovered_by if attack != _OWN_NAME]
+    if _OWN_NAME in report.recovered_by:
+        others = f", and {len(recovered)} of {len(attacks)} attacks do so, too" if recovered else ""
+        return f'<p class="verdict bad">Its own name brings it back{others}: it is hardly erased.</p>'
+    if recovered:
+        names = ", ".join(escape(_title(name)) for name in recovered)
+        return f'<p class="verdict bad">Brought back by {len(recovered)} of {len(attacks)} attacks: {names}.</p>'
     said = f"No attack that counts brought it back ({len(counting)} of {len(attacks)} count)."
     return f'<p class="verdict good">{said}</p>'
 
@@ -119,7 +124,9 @@ def _curve(report: AuditReport) -> str:
 
 
 def _row(row: AuditRow, pictures: tuple[AuditPicture, ...]) -> str:
-    about = _ABOUT.get(row.attack) or _ABOUT["learned_tokens" if row.attack.startswith("learned_tokens_") else "name"]
+    about = (
+        _ABOUT.get(row.attack) or _ABOUT["learned_tokens" if row.attack.startswith("learned_tokens_") else _OWN_NAME]
+    )
     sides = "".join(
         _side(said, getattr(row, side), [p for p in pictures if (p.attack, p.side) == (row.attack, side)])
         for side, said in _SIDES
@@ -177,7 +184,7 @@ def _title(attack: str) -> str:
     if attack.startswith("learned_tokens_"):
         tokens = _tokens(attack)
         return f"{tokens} learned token{'' if tokens == '1' else 's'}"
-    return "its name" if attack == "name" else attack.replace("_", " ")
+    return "its name" if attack == _OWN_NAME else attack.replace("_", " ")
 
 
 def _tokens(attack: str) -> str:

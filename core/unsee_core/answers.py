@@ -145,6 +145,7 @@ class Manifest:
         concepts: of a composed adapter.
         audits: attempts to undo it, the newest last.
         images: the report's pictures, where they were to be kept.
+        settings: what it was made with, by name, as text; see ``AdapterMetadata``.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Manifest:
     concepts: tuple[Concept, ...] = ()
     audits: tuple[AuditReport, ...] = ()
     images: tuple[KeptImage, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def erased(self) -> tuple[Concept, ...]:

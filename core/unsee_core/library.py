@@ -181,6 +181,7 @@ class AdapterLibrary:
             has_final_norm=factors.final_norm is not None,
             report=report,
             concepts=metadata.concepts,
+            settings=dict(metadata.settings),
             images=tuple(
                 KeptImage(image.prompt, image.seed, image.with_adapter, image.of_concept, _image_digest(image))
                 for image in images

@@ -124,6 +124,7 @@ def manifest_from_json(name: str, text: bytes) -> Manifest:
             "report": report and _report(report),
             "audits": tuple(map(_audit, content.get("audits", ()))),
             "images": tuple(KeptImage(**_known(KeptImage, one)) for one in content.get("images", ())),
+            "settings": {str(key): str(value) for key, value in content.get("settings", {}).items()},
             "base_model": BaseModel(**_known(BaseModel, content["base_model"])),
             "create_time": datetime.fromisoformat(content["create_time"]).astimezone(UTC),
         }

@@ -151,6 +151,7 @@ def adapter(manifest: answers.Manifest) -> common_pb2.Adapter:
         report=report_message(manifest.report) if manifest.report else None,
         has_final_norm=manifest.has_final_norm,
         concepts=map(concept_message, manifest.concepts),
+        settings=manifest.settings,
     )
 
 

@@ -129,7 +129,7 @@ def test_the_page_has_every_figure_and_every_picture() -> None:
         "dog",
     ):
         assert said in seen.text
-    assert "Brought back by 1 of 4: 5 learned tokens." in seen.text
+    assert "Brought back by 1 of 4 attacks: 5 learned tokens." in seen.text
     assert "How many learned tokens it takes" in seen.text
 
 
@@ -157,6 +157,17 @@ def test_names_of_attacks_and_concepts_are_text_too() -> None:
     concept = replace(plain.report.concept, name=HOSTILE, synonyms=(HOSTILE,))
     page = unsee.audit_page(replace(plain, report=replace(plain.report, rows=rows, concept=concept)))
     assert "script" not in {tag for tag, _ in Seen(page).tags}
+
+
+def test_a_page_of_a_concept_that_its_name_brings_back_counts_no_more_attacks_than_there_are() -> None:
+    for recovered, said in (
+        (["name"], "Its own name brings it back: it is hardly erased."),
+        (
+            ["name", "learned_tokens_5"],
+            "Its own name brings it back, and 1 of 4 attacks do so, too: it is hardly erased.",
+        ),
+    ):
+        assert said in Seen(unsee.audit_page(result(recovered_by=recovered))).text
 
 
 def test_a_page_of_an_audit_that_failed_to_undo_says_that_and_no_more() -> None:

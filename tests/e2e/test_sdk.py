@@ -33,6 +33,7 @@ def test_an_erasure_gives_an_adapter_that_changes_the_concept_and_less_the_rest(
     assert no_cat.report is not None
     assert no_cat.report.concept_drift.p50 > 3 * no_cat.report.retain_drift.p50
     assert -1 < no_cat.report.erase_ratio < 0.3
+    assert no_cat.settings["stands_in"] not in {"", "cat"}
     assert no_cat.report.spelling_ratios.keys() >= {"plural", "upper case"}
     assert len(no_cat.report.worst_neighbours) == 5
     assert no_cat.report.warnings == ()

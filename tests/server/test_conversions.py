@@ -297,6 +297,7 @@ MANIFEST = answers.Manifest(
     create_time=datetime(2026, 1, 2, tzinfo=UTC),
     base_model=answers.BaseModel("emoji", "t", "e", "u"),
     has_final_norm=True,
+    settings={"stands_in": "cake"},
     report=answers.Report(
         DRIFT,
         DRIFT,
@@ -419,6 +420,7 @@ OTHER: dict[str, Any] = {
     "create_time": datetime(2027, 1, 2, tzinfo=UTC),
     "base_model": answers.BaseModel("x", "x", "x", "x"),
     "has_final_norm": False,
+    "settings": {},
     "base_mismatch": False,
     "concepts": (),
     "seeds": (2,),

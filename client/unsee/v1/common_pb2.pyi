@@ -501,6 +501,22 @@ class Adapter(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class SettingsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     NAME_FIELD_NUMBER: builtins.int
     DIGEST_FIELD_NUMBER: builtins.int
     SIZE_BYTES_FIELD_NUMBER: builtins.int
@@ -517,6 +533,7 @@ class Adapter(google.protobuf.message.Message):
     REPORT_FIELD_NUMBER: builtins.int
     HAS_FINAL_NORM_FIELD_NUMBER: builtins.int
     CONCEPTS_FIELD_NUMBER: builtins.int
+    SETTINGS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Unique name, `[a-z0-9][a-z0-9._-]{0,62}`."""
     digest: builtins.str
@@ -569,6 +586,15 @@ class Adapter(google.protobuf.message.Message):
     def concepts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Concept]:
         """What a composed adapter erases; empty for any other."""
 
+    @property
+    def settings(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """What it was made with, by name, as text: the method's options; "anchor", or
+        what "stands_in" for the concept where the method chose it ("anchor 0",
+        "stands_in 1", ... of a composed adapter); the digests of
+        "adapters_in_force". Empty for imported adapters that do not say, and for
+        those stored by earlier versions.
+        """
+
     def __init__(
         self,
         *,
@@ -588,8 +614,9 @@ class Adapter(google.protobuf.message.Message):
         report: global___Report | None = ...,
         has_final_norm: builtins.bool = ...,
         concepts: collections.abc.Iterable[global___Concept] | None = ...,
+        settings: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["base_model", b"base_model", "concept", b"concept", "create_time", b"create_time", "report", b"report"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["base_mismatch", b"base_mismatch", "base_model", b"base_model", "concept", b"concept", "concepts", b"concepts", "create_time", b"create_time", "digest", b"digest", "has_final_norm", b"has_final_norm", "labels", b"labels", "method", b"method", "name", b"name", "rank", b"rank", "report", b"report", "seed", b"seed", "size_bytes", b"size_bytes", "steps", b"steps", "strength", b"strength"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["base_mismatch", b"base_mismatch", "base_model", b"base_model", "concept", b"concept", "concepts", b"concepts", "create_time", b"create_time", "digest", b"digest", "has_final_norm", b"has_final_norm", "labels", b"labels", "method", b"method", "name", b"name", "rank", b"rank", "report", b"report", "seed", b"seed", "settings", b"settings", "size_bytes", b"size_bytes", "steps", b"steps", "strength", b"strength"]) -> None: ...
 
 global___Adapter = Adapter

@@ -131,7 +131,7 @@ class AuditReport:
 
     @property
     def recovered_by(self) -> tuple[str, ...]:
-        """Attacks that count and bring the concept back."""
+        """Rows that count and bring the concept back; its own name, the first one, is no attack."""
         return tuple(row.attack for row in self.rows if row.counts and row.recovered)
 
 

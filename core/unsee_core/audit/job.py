@@ -41,17 +41,17 @@ class AuditBudget:
 
     def __post_init__(self) -> None:
         for i, tokens in enumerate(self.inversion_tokens):
-            check_range(f"inversion_tokens[{i}]", tokens, 1, 16)
+            check_range(f"budget.inversion_tokens[{i}]", tokens, 1, 16)
             if tokens in self.inversion_tokens[:i]:
-                raise InvalidRequestError.of(f"inversion_tokens[{i}]", f"got {tokens} again, allowed once each")
-        check_range("inversion_steps", self.inversion_steps, 1, 5000)
-        check_range("inversion_batch", self.inversion_batch, 1, 64)
-        check_range("prompt_tokens", self.prompt_tokens, 1, 32)
-        check_range("prompt_steps", self.prompt_steps, 1, 5000)
-        check_range("noise_steps", self.noise_steps, 1, 500)
-        check_range("restarts", self.restarts, 1, 16)
-        check_range("pictures", self.pictures, 1, MAX_PICTURES)
-        check_range("drawing_steps", self.drawing_steps, 4, 200)
+                raise InvalidRequestError.of(f"budget.inversion_tokens[{i}]", f"got {tokens} again, allowed once each")
+        check_range("budget.inversion_steps", self.inversion_steps, 1, 5000)
+        check_range("budget.inversion_batch", self.inversion_batch, 1, 64)
+        check_range("budget.prompt_tokens", self.prompt_tokens, 1, 32)
+        check_range("budget.prompt_steps", self.prompt_steps, 1, 5000)
+        check_range("budget.noise_steps", self.noise_steps, 1, 500)
+        check_range("budget.restarts", self.restarts, 1, 16)
+        check_range("budget.pictures", self.pictures, 1, MAX_PICTURES)
+        check_range("budget.drawing_steps", self.drawing_steps, 4, 200)
 
 
 @dataclass(frozen=True)
