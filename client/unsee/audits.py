@@ -125,7 +125,7 @@ class AuditReport:
         judged_by: "model": the model itself, by its score.
         given_images: pictures of the request.
         budget: with the server's defaults filled in.
-        recovered_by: attacks that count and bring the concept back.
+        recovered_by: rows that count and bring the concept back; "name", which is no attack, where its own name does.
     """
 
     adapter: str

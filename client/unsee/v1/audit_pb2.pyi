@@ -553,7 +553,9 @@ class AuditReport(google.protobuf.message.Message):
 
     @property
     def recovered_by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Attacks that count and bring the concept back."""
+        """Rows that count and bring the concept back; "name", which is no attack, is
+        among them where its own name does.
+        """
 
     def __init__(
         self,
