@@ -20,6 +20,9 @@ from unsee_core.methods import DEFAULT_METHOD
 
 PAPER = "few_shot_lora"
 POOLED = {
+    "objects and looks, UA": ("erased",),
+    "objects and looks, IRA": ("retained",),
+    "objects and looks, CRA": ("other_kind",),
     "all that is gone by name or synonym": ("erased", "synonyms"),
     "all others kept": ("retained", "near"),
 }

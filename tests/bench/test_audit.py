@@ -79,6 +79,7 @@ def test_the_models_verdict_agrees_where_it_falls_on_the_judges_side() -> None:
         (["--harden", "1", "--methods", "sdd"], "--harden: allowed with --methods closed_form alone"),
         (["--random-prefixes", "--methods", "sdd"], "--random-prefixes: allowed with --methods closed_form alone"),
         (["--beyond", "--methods", "sdd"], "--beyond: allowed with --methods closed_form alone"),
+        (["--whole-half", "--concepts", "dog"], "--whole-half: allowed without --concepts"),
         (["--attacks", "guess"], "invalid choice"),
     ],
 )
@@ -86,6 +87,11 @@ def test_what_does_not_fit_ends_the_program(words: list[str], message: str, caps
     with pytest.raises(SystemExit):
         bench.parse(words)
     assert message in capsys.readouterr().err
+
+
+def test_the_whole_half_is_every_object_and_look_of_it() -> None:
+    assert len(bench.parse(["--whole-half"]).concepts) == 25 + 3
+    assert len(bench.parse([]).concepts) == 4 + 3
 
 
 def test_a_second_run_goes_on_from_the_first(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,8 @@ def a_line(concept: str, prompt: str) -> dict[str, object]:
     return {
         "concept": concept,
         "method": "closed_form",
+        "seed": 0,
+        "budget": {"prompt_steps": 2, "restarts": 1, "inversion_tokens": [1], "drawing_steps": 4},
         "harden": 0,
         "random_prefixes": True,
         "beyond": False,
@@ -43,7 +45,12 @@ def test_another_words_name_draws_the_concept_where_its_own_is_left_out(tmp_path
     assert row["shown"]["unedited, no name"] == [2, 2]
     assert row["shown"]["adapter, no name"][0] < 2
     assert [row["shown"][f"the same, guard {scale}"][1] for scale in (1, 2)] == [2, 2]
-    assert "| `puppy a photo of a dog` | 2 of 2 |" in (tmp_path / "unnamed.md").read_text()
+    text = (tmp_path / "unnamed.md").read_text()
+    assert "| `puppy a photo of a dog` | 2 of 2 |" in text
+    (searched,) = json.loads((tmp_path / "unnamed.json").read_text())["searched"]
+    assert searched["prompt"].endswith(" a photo")
+    assert not {"dog", "puppy", "hound"} & set(searched["prompt"].split())
+    assert f"| dog | `{searched['prompt']}` | " in text
 
 
 def test_a_guard_stops_what_an_unedited_model_draws(pipeline: Pipeline) -> None:

@@ -208,3 +208,16 @@ def test_the_command_gives_the_report_as_json_alone(scripted: Server) -> None:
     assert (content["recovered_by"], content["is_kept"]) == (["learned_tokens_5"], True)
     assert content["rows"][1]["adapter"]["shown"] == 11
     assert shown.stderr == ""
+
+
+def test_stored_audits_are_told_again(scripted: Server) -> None:
+    kept = adapters_pb2.GetAdapterResponse(audits=[report(), report(seed=5)])
+    scripted[0].script["GetAdapter"] = [lambda *_: kept, lambda *_: kept, lambda *_: adapters_pb2.GetAdapterResponse()]
+    command = ["--server", scripted[1], "adapters", "audits", "no-cat"]
+    told = CliRunner().invoke(app, command)
+    assert told.exit_code == 0, told.output
+    assert told.stdout.count("learned_tokens_5     17/20 with it, 20/20 without, 2/20 control: recovered\n") == 2
+    assert ", seed 5, " in told.stdout
+    assert [one["seed"] for one in json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)] == [0, 5]
+    none = CliRunner().invoke(app, command)
+    assert (none.stdout, none.stderr) == ("", "no-cat was not audited\n")

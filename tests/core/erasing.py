@@ -23,7 +23,8 @@ def a_job(**changes: object) -> EraseJob:
 
 def a_context(pipeline: Pipeline, name: str = "cat", **changes: object) -> EraseContext:
     job = replace(a_job(steps=3, rank=4), **changes)
-    images = tuple(Image.open(path).convert("RGB") for path in sorted((CLIENT_IMAGES / name).glob("*.png")))
+    pictures = sorted((CLIENT_IMAGES / name).glob("*.png")) if job.images else []
+    images = tuple(Image.open(path).convert("RGB") for path in pictures)
     return EraseContext(pipeline, job, images, check_job(job, pipeline))
 
 

@@ -24,6 +24,7 @@ from unsee_core.errors import InvalidRequestError
 from unsee_core.image_loss import Denoiser
 from unsee_core.inversion import Budget, invert
 from unsee_core.job import Concept
+from unsee_core.naming import Naming
 
 
 def finish(steps):
@@ -137,6 +138,18 @@ def test_adversarial_tokens_are_words_that_text_can_give(pipeline):
     tokenizer = pipeline.tokenizer
     assert not {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} & set(numbers)
     assert len(numbers) > 1000
+
+
+def test_a_search_that_may_not_say_the_name_finds_text_without_it(pipeline):
+    target = target_of(pipeline, budget=replace(SMALL, prompt_steps=20, prompt_tokens=2))
+    unsaid = Naming(frozenset({"cat", "kitten"}), pipeline.vocabulary)
+    recipe, _ = finish(adversarial_prompt.run(target, "a photo", unsaid))
+    prompt = recipe.detail.rsplit(" (", 1)[0]
+    assert prompt.endswith(" a photo")
+    assert unsaid.first_in(prompt) is None
+    tokenizer = pipeline.tokenizer
+    free, bound = (set(adversarial_prompt.words_of(target, names).tolist()) for names in (None, unsaid))
+    assert {tokenizer.decode([number]).strip() for number in free - bound} >= {"cat", "kitten"}
 
 
 def test_more_steps_bring_the_searched_noise_nearer_and_it_stays_noise(tiny_pipeline):

@@ -71,6 +71,11 @@ def test_settings_are_the_jobs_own_where_it_says_something(tiny_pipeline):
         ({"options": {"layers": 4}}, "few_shot_lora.layers", "got 4, allowed 1-3"),
         ({"options": {"words": 4}}, "few_shot_lora.words", "got 4, allowed nothing"),
         ({"steps": 2001}, "steps", "got 2001, allowed 1-2000"),
+        (
+            {"method": "surgical", "options": {"pictures": 8}},
+            "surgical.pictures",
+            "got 8, allowed nothing: the images take its place",
+        ),
         ({"concept": Concept("x " * 70)}, "concept.name", "allowed 77"),
         ({"concept": Concept("cat", ("kitty", "x " * 70))}, "concept.synonyms[1]", "allowed 77"),
         ({"retain_prompts": ("a dog", "A photo of  a kitten")}, "retain_prompts[1]", "do not ask for the concept"),

@@ -8,7 +8,7 @@ from unsee_core.job import Concept
 from unsee_core.methods.surgical import RECIPES, Training, _pull, run
 from unsee_core.pipeline import Pipeline
 
-SMALL = {"layers": 2, "pictures": 2, "drawing_steps": 2}
+SMALL = {"layers": 2}
 
 
 def a_training(pipeline: Pipeline, anchor: str | None) -> Training:

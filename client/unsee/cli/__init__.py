@@ -3,7 +3,7 @@
 import typer
 
 from unsee.cli.adapters import compose, delete, download, get, images, import_, list_adapters
-from unsee.cli.audit import audit
+from unsee.cli.audit import audit, audits
 from unsee.cli.server import info, serve
 from unsee.cli.where import options
 from unsee.cli.work import erase, generate
@@ -18,11 +18,12 @@ app.command()(audit)
 app.command()(info)
 app.command(context_settings=_AS_IT_COMES, add_help_option=False)(serve)
 
-_stored = typer.Typer(no_args_is_help=True, help="List, show, fetch, import, compose and delete adapters.")
+_stored = typer.Typer(no_args_is_help=True, help="List, show, fetch, import, compose, delete: what the server stores.")
 _stored.command("list")(list_adapters)
 _stored.command()(get)
 _stored.command()(download)
 _stored.command()(images)
+_stored.command()(audits)
 _stored.command("import")(import_)
 _stored.command()(compose)
 _stored.command()(delete)

@@ -1,4 +1,4 @@
-"""``unsee audit``."""
+"""``unsee audit``, and ``unsee adapters audits``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -81,6 +81,25 @@ def audit(
             print_json({**asdict(result.report), "is_kept": result.is_kept})
         else:
             _show(result.report)
+
+
+def audits(
+    context: typer.Context,
+    adapter: Annotated[str, typer.Argument(help="Name or digest of the adapter.")],
+    as_json: Json = False,
+) -> None:
+    """Print what audits of an adapter found, the newest last."""
+    with reported_errors(), context.obj.client() as client:
+        found = client.audits(adapter)
+        if as_json:
+            print_json([asdict(report) for report in found])
+            return
+        for report in found:
+            when = report.create_time.strftime("%Y-%m-%d %H:%M")
+            out.print(f"{when}, seed {report.seed}, {report.seconds:.0f} s", highlight=False)
+            _show(report)
+        if not found:
+            notes.print(f"{adapter} was not audited", markup=False)
 
 
 def _check_page(path: Path | None, force: bool) -> None:

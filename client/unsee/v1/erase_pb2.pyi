@@ -428,11 +428,13 @@ class SurgicalOptions(google.protobuf.message.Message):
     layers: builtins.int
     """As in FewShotLoraOptions."""
     pictures: builtins.int
-    """Pictures of the concept that the model draws, 1-64. Absent: the method's
-    default.
+    """Pictures of the concept that the model draws, 1-64. Refused beside images,
+    which take their place. Absent: the method's default.
     """
     drawing_steps: builtins.int
-    """Denoising steps of each, 1-50. Absent: the method's default."""
+    """Denoising steps of each, 1-50. Refused beside images. Absent: the method's
+    default.
+    """
     def __init__(
         self,
         *,

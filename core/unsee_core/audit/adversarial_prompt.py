@@ -20,6 +20,7 @@ from unsee_core.audit.fixed_loss import FixedLoss
 from unsee_core.audit.target import Target
 from unsee_core.encoder import token_vectors
 from unsee_core.image_loss import ImageLoss, embedding_gradient
+from unsee_core.naming import Naming
 from unsee_core.pseudo_words import PseudoWord, placeholder
 from unsee_core.random_prefixes import readable
 
@@ -31,9 +32,17 @@ LEARNING_RATE = 0.5
 _ROWS = 8
 
 
-def run(target: Target) -> Generator[AuditProgress, None, Recipe]:
-    """Search all restarts at once, yielding after every step, until the budget is spent or nothing gains."""
-    search, total = _Search(target), target.budget.prompt_steps
+def run(
+    target: Target, suffix: str | None = None, unsaid: Naming | None = None
+) -> Generator[AuditProgress, None, Recipe]:
+    """Search all restarts at once, yielding after every step, until the budget is spent or nothing gains.
+
+    Args:
+        target: what is attacked.
+        suffix: stands behind the tokens; None: the prompt that asks for the concept by its name.
+        unsaid: names that no prompt may say.
+    """
+    search, total = _Search(target, suffix or target.named()[0], unsaid), target.budget.prompt_steps
     best_step = step = 0
     search.check()
     while step < total and step - best_step < PATIENCE:
@@ -54,17 +63,17 @@ class _Search:
         best_loss: on fixed noise.
     """
 
-    def __init__(self, target: Target) -> None:
-        budget, self._target = target.budget, target
+    def __init__(self, target: Target, suffix: str, unsaid: Naming | None) -> None:
+        budget, self._target, self._unsaid = target.budget, target, unsaid
         self._generator = target.generator()
-        self._numbers = words_of(target)
+        self._numbers = words_of(target, unsaid)
         self._vocabulary = token_vectors(target.pipeline, self._numbers).float()
         self._directions = F.normalize(self._vocabulary, dim=1)
         drawn = torch.randint(len(self._numbers), (budget.restarts, budget.prompt_tokens), generator=self._generator)
         self._behind = self._vocabulary[drawn.to(self._vocabulary.device)].clone()
         self._optimizer = torch.optim.Adam([self._behind], lr=LEARNING_RATE * float(self._vocabulary.std()))
         self._image_loss, self._fixed_loss = ImageLoss(target.pipeline), FixedLoss(target, _ROWS)
-        self._suffix = target.named()[0]
+        self._suffix = suffix
         self.best_prompt, self.best_loss = self._suffix, float("inf")
 
     def step(self) -> None:
@@ -85,6 +94,8 @@ class _Search:
         """Return whether one of the prompts, as text, is better than all before."""
         prompts = [f"{text} {self._suffix}" for text in self._texts()]
         losses = self._fixed_loss(self._target.encoder.encode(prompts))
+        if self._unsaid is not None:
+            losses[[self._unsaid.first_in(prompt) is not None for prompt in prompts]] = float("inf")
         lowest = int(losses.argmin())
         if float(losses[lowest]) >= self.best_loss:
             return False
@@ -106,8 +117,12 @@ class _Search:
         return latents, noise, torch.randint(self._image_loss.num_timesteps, (rows,), generator=self._generator)
 
 
-def words_of(target: Target) -> Tensor:
-    """Return the numbers of the tokens that a prompt may be made of: all that a text alone can give, ``(n,)``."""
+def words_of(target: Target, unsaid: Naming | None = None) -> Tensor:
+    """Return the numbers of the tokens that a prompt may be made of, ``(n,)``.
+
+    All that a text alone can give, but for those that say one of the names ``unsaid``.
+    """
     pipeline = target.pipeline
-    count = pipeline.text_encoder.config.vocab_size
-    return torch.tensor([number for number in range(count) if readable(pipeline, number)])
+    texts = [readable(pipeline, number) for number in range(pipeline.text_encoder.config.vocab_size)]
+    said = (i for i, text in enumerate(texts) if text and (unsaid is None or unsaid.first_in(text) is None))
+    return torch.tensor(list(said))

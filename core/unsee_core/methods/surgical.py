@@ -119,8 +119,24 @@ METHOD = Method(
     uses_anchor=True,
     options=(
         *common_options(steps=40),
-        MethodOption("pictures", "int", 8, "Pictures of the concept that the model draws where none are given.", 1, 64),
-        MethodOption("drawing_steps", "int", 8, "Denoising steps of each of these pictures.", 1, 50),
+        MethodOption(
+            "pictures",
+            "int",
+            8,
+            "Pictures of the concept that the model draws; refused beside images, which take their place.",
+            1,
+            64,
+            without_images=True,
+        ),
+        MethodOption(
+            "drawing_steps",
+            "int",
+            8,
+            "Denoising steps of each of these pictures; refused beside images.",
+            1,
+            50,
+            without_images=True,
+        ),
     ),
     run=run,
 )
