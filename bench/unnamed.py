@@ -3,7 +3,8 @@
 Run: ``python -m bench.unnamed``. An erasure of a name cannot be asked to stop what the unedited model draws without it.
 A guard may: it looks at what the U-Net predicts. How much the unedited model draws without it, says the same search, at
 the same budget and seed, on that model, which may say no name of the concept, nor another word for it.
-Reads ``bench/results/audit.jsonl``, makes its adapters again, and writes ``bench/results/unnamed.{json,md}``.
+Reads ``bench/results/audit.jsonl`` and makes its adapters again. Every prompt is a line in
+``bench/results/unnamed.jsonl``; a second run goes on from there, and writes ``bench/results/unnamed.{json,md}``.
 """
 
 import argparse
@@ -35,15 +36,16 @@ from unsee_core.audit.target import AttackedEncoder, Target, filled
 from unsee_core.erase_pairs import pairs_of
 from unsee_core.job import Concept, Guard
 from unsee_core.naming import Naming
-from unsee_core.near_words import same_names
+from unsee_core.near_words import same_names, stand_in
 from unsee_core.pipeline import Pipeline, load_pipeline
 
 SEED = 900_000
 SAMPLER = Sampler(batch=20)
 GUARDS = (1.0, 2.0)
 T = TypeVar("T")
+NO_NAME, ANOTHER = "unedited, no name", "unedited, another noun"
 COLUMNS = (
-    "unedited, no name", "adapter, no name", "adapter, with the name", *(f"the same, guard {x:g}" for x in GUARDS),
+    NO_NAME, ANOTHER, "adapter, no name", "adapter, with the name", *(f"the same, guard {x:g}" for x in GUARDS),
 )  # fmt: skip
 
 
@@ -55,6 +57,15 @@ def without_name(prompt: str, concept: Concept) -> str:
     if said != named or not prompt.endswith(named):
         raise ValueError(f"{prompt!r} does not end with {named!r}")
     return prompt.removesuffix(named) + rest
+
+
+def with_another(pipeline: Pipeline, prompt: str, concept: Concept) -> str | None:
+    """Return a found prompt with another noun in the concept's place, that which stands in for it; None for none."""
+    noun = stand_in(pipeline, concept, same_names(pipeline, concept.words))
+    if not noun:
+        return None
+    named, other = (filled(concept.kind, word)[0] for word in (concept.name, noun))
+    return prompt.removesuffix(named) + other
 
 
 def shown(model: Model, judge: Judge, prompt: str, name: str, pictures: int) -> Share:
@@ -103,82 +114,101 @@ def found_prompts(audited: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[st
     return [(line, row["adapter"]["detail"].rsplit(" (", 1)[0]) for line, row in rows]
 
 
+def measured(
+    pipeline: Pipeline, judge: Judge, line: Mapping[str, Any], prompt: str, pictures: int
+) -> dict[str, dict[str, Any]]:
+    """Return how many pictures of a found prompt show the concept, by column, and the search without its name."""
+    name, hardening = line["concept"], argparse.Namespace(**{option: line[option] for option in HARDENING})
+    concept, plain = concept_of(name), Model(pipeline)
+    adapter = edit(pipeline, line["method"], erasing(name, line["method"], hardening)).model
+    bare, another = without_name(prompt, concept), with_another(pipeline, prompt, concept)
+    guarded = (replace(adapter, guard=Guard(scale, (name,))) for scale in GUARDS)
+    asked = (
+        (plain, bare), (plain, another), (adapter, bare), (adapter, prompt), *((model, prompt) for model in guarded),
+    )  # fmt: skip
+
+    def counted(model: Model, text: str) -> list[int]:
+        share = shown(model, judge, text, name, pictures)
+        return [share.hits, share.of]
+
+    counts = {column: counted(model, text) for column, (model, text) in zip(COLUMNS, asked, strict=True) if text}
+    found = searched(pipeline, line)
+    return {"shown": counts, "searched": {"prompt": found, "shown": counted(plain, found)}}
+
+
 def markdown(content: Mapping[str, Any]) -> str:
-    """Return the table, a row for each audit, and sums."""
-    head = [
+    """Return the tables: a row for each audit, and sums; and for each what the search without the name found."""
+    rows = content["rows"]
+    text = [
         "# Adversarial prompts without the concept's name",
         "",
         f"`{content['command']}`; model {content['model'][:20]}.... The prompts that `bench.audit` found with the "
-        "adapter; pictures that show the concept.",
+        "adapter; pictures that show the concept. Another noun: the one that would stand in for an object, in the "
+        "place of its name. Recovered: at least half show it.",
         "",
         f"| concept | erased by | prompt | {' | '.join(COLUMNS)} |",
         "|---" * (3 + len(COLUMNS)) + "|",
     ]
-    for row in content["rows"]:
-        counts = " | ".join(f"{row['shown'][column][0]} of {row['shown'][column][1]}" for column in COLUMNS)
-        head.append(f"| {row['concept']} | {row['method']} | `{row['prompt']}` | {counts} |")
-    for method in dict.fromkeys(row["method"] for row in content["rows"]):
-        of = [row["shown"] for row in content["rows"] if row["method"] == method]
-        sums = (sum((Share(*one[column]) for one in of), Share(0, 0)) for column in COLUMNS)
-        head.append(f"| all {len(of)} | {method} | | {' | '.join(f'{share.value:.0%}' for share in sums)} |")
-    found = sum((Share(*one["shown"]) for one in content["searched"]), Share(0, 0))
-    low, high = found.wilson()
-    recovered = sum(2 * one["shown"][0] >= one["shown"][1] for one in content["searched"])
-    head += [
+    for row in rows:
+        counts = " | ".join(" of ".join(map(str, row["shown"].get(column, ()))) for column in COLUMNS)
+        text.append(f"| {row['concept']} | {row['erased_by']} | `{row['prompt']}` | {counts} |")
+    for method in dict.fromkeys(row["erased_by"] for row in rows):
+        of = [row["shown"] for row in rows if row["erased_by"] == method]
+        sums = " | ".join(_sum([one[column] for one in of if column in one]) for column in COLUMNS)
+        text.append(f"| all {len(of)} | {method} | | {sums} |")
+    by_concept = {row["concept"]: row["searched"] for row in rows}
+    text += [
         "",
         "## The same search on the unedited model, without the name",
         "",
-        "It may say neither the concept's names nor another word for it. "
-        f"{found.value:.0%} [{low:.0%}, {high:.0%}] of {found.of} pictures show the concept; of {recovered} of "
-        f"{len(content['searched'])} concepts at least half do.",
+        "It may say neither the concept's names nor another word for it. Of all pictures "
+        f"{_sum([one['shown'] for one in by_concept.values()])}.",
         "",
         "| concept | prompt | shown |",
         "|---|---|---|",
     ]
-    head += [
-        f"| {one['concept']} | `{one['prompt']}` | {' of '.join(map(str, one['shown']))} |"
-        for one in content["searched"]
-    ]
-    return "\n".join(head) + "\n"
+    for name, one in by_concept.items():
+        text.append(f"| {name} | `{one['prompt']}` | {' of '.join(map(str, one['shown']))} |")
+    return "\n".join(text) + "\n"
+
+
+def _sum(counts: Sequence[Sequence[int]]) -> str:
+    share = sum((Share(*one) for one in counts), Share(0, 0))
+    low, high = share.wilson()
+    recovered = sum(2 * hits >= of for hits, of in counts)
+    return f"{share.value:.0%} [{low:.0%}, {high:.0%}], {recovered} recovered" if counts else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw every prompt and write the table."""
+    """Measure what is missing, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=20, help="of each prompt")
+    parser.add_argument("--concepts", nargs="+", help="only these; default: all that were audited")
     parser.add_argument("--model", default=str(MODEL), help="a folder in Stable Diffusion 2's layout")
     parser.add_argument("--results", type=Path, default=RESULTS, help="has audit.jsonl")
     options = parser.parse_args(arguments)
 
     pipeline, judge = load_pipeline(options.model, device="cpu", dtype="float32"), OwnJudge()
+    path = options.results / "unnamed.jsonl"
     audited = [line for line in lines.read(options.results / "audit.jsonl") if line["model"] == pipeline.digests.model]
-    rows: list[dict[str, Any]] = []
-    without: dict[str, str] = {}
+    rows = []
     for line, prompt in found_prompts(audited):
-        name, hardening = line["concept"], argparse.Namespace(**{option: line[option] for option in HARDENING})
-        adapter = edit(pipeline, line["method"], erasing(name, line["method"], hardening)).model
-        bare = without_name(prompt, concept_of(name))
-        guarded = (replace(adapter, guard=Guard(scale, (name,))) for scale in GUARDS)
-        asked = ((Model(pipeline), bare), (adapter, bare), (adapter, prompt), *((model, prompt) for model in guarded))
-        counts = {
-            column: shown(model, judge, text, name, options.pictures)
-            for column, (model, text) in zip(COLUMNS, asked, strict=True)
-        }
-        if name not in without:
-            without[name] = searched(pipeline, line)
-        told = {column: [share.hits, share.of] for column, share in counts.items()}
-        rows.append({"concept": name, "method": method_of(line), "prompt": prompt, "shown": told})
+        if options.concepts and line["concept"] not in options.concepts:
+            continue
+        key = {
+            "concept": line["concept"],
+            "erased_by": method_of(line),
+            "prompt": prompt,
+            "pictures": options.pictures,
+            "model": pipeline.digests.model,
+        } | {field: line[field] for field in ("settings", "recipe", "budget", "seed")}
+        known = [one for one in lines.read(path) if {field: one.get(field) for field in key} == key]
+        if not known:
+            known = [key | measured(pipeline, judge, line, prompt, options.pictures)]
+            lines.append(path, known)
+        rows.append(known[-1])
 
-    plain = Model(pipeline)
-    found = {name: shown(plain, judge, prompt, name, options.pictures) for name, prompt in without.items()}
-    content = {
-        "command": lines.command("unnamed", arguments),
-        "model": pipeline.digests.model,
-        "rows": rows,
-        "searched": [
-            {"concept": name, "prompt": without[name], "shown": [share.hits, share.of]} for name, share in found.items()
-        ],
-    }
+    content = {"command": lines.command("unnamed", arguments), "model": pipeline.digests.model, "rows": rows}
     lines.write_tables(options.results / "unnamed", content, markdown(content))
     return 0
 

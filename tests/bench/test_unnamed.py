@@ -20,6 +20,8 @@ def a_line(concept: str, prompt: str) -> dict[str, object]:
     return {
         "concept": concept,
         "method": "closed_form",
+        "settings": {},
+        "recipe": {},
         "seed": 0,
         "budget": {"prompt_steps": 2, "restarts": 1, "inversion_tokens": [1], "drawing_steps": 4},
         "harden": 0,
@@ -41,13 +43,13 @@ def test_another_words_name_draws_the_concept_where_its_own_is_left_out(tmp_path
     lines.append(tmp_path / "audit.jsonl", [a_line("dog", "puppy a photo of a dog (40 steps)")])
     assert unnamed.main(["--pictures", "2", "--results", str(tmp_path)]) == 0
     (row,) = json.loads((tmp_path / "unnamed.json").read_text())["rows"]
-    assert row["method"] == "closed_form, random_prefixes"
+    assert row["erased_by"] == "closed_form, random_prefixes"
     assert row["shown"]["unedited, no name"] == [2, 2]
     assert row["shown"]["adapter, no name"][0] < 2
     assert [row["shown"][f"the same, guard {scale}"][1] for scale in (1, 2)] == [2, 2]
     text = (tmp_path / "unnamed.md").read_text()
     assert "| `puppy a photo of a dog` | 2 of 2 |" in text
-    (searched,) = json.loads((tmp_path / "unnamed.json").read_text())["searched"]
+    searched = row["searched"]
     assert searched["prompt"].endswith(" a photo")
     assert not {"dog", "puppy", "hound"} & set(searched["prompt"].split())
     assert f"| dog | `{searched['prompt']}` | " in text
@@ -57,3 +59,11 @@ def test_a_guard_stops_what_an_unedited_model_draws(pipeline: Pipeline) -> None:
     plain, guarded = Model(pipeline), Model(pipeline, guard=Guard(2.0, ("dog",)))
     shown = [unnamed.shown(model, OwnJudge(), "a photo of a dog", "dog", 2).hits for model in (plain, guarded)]
     assert shown == [2, 0]
+
+
+def test_another_noun_takes_an_objects_place_and_a_looks_none(pipeline: Pipeline) -> None:
+    another = unnamed.with_another(pipeline, "octopus pen a photo of a cookie", concept_of("cookie"))
+    assert another is not None
+    assert another.startswith("octopus pen a photo of a")
+    assert "cookie" not in another
+    assert unnamed.with_another(pipeline, "drum a dog in ink sketch style", concept_of("ink sketch")) is None
