@@ -38,11 +38,11 @@ td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .bar i { display: block; height: 100%; background: var(--bar); } .bar.hit i { background: var(--bad); }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1rem; }
 .side { background: var(--box); padding: .6rem .8rem; border-radius: 6px; overflow-wrap: anywhere; }
-.pictures { display: flex; flex-wrap: wrap; gap: 6px; margin: .4rem 0; }
-figure { margin: 0; width: 84px; font-size: .75rem; } figure img { width: 100%; display: block; border-radius: 4px;
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)); gap: 6px; margin: .4rem 0; }
+figure { margin: 0; max-width: 96px; font-size: .75rem; } figure img { width: 100%; display: block; border-radius: 4px;
   outline: 3px solid var(--line); image-rendering: auto; } figure.hit img { outline-color: var(--bad); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }
-dt { color: var(--dim); } dd { margin: 0; }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .1rem 1rem; }
+dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
