@@ -181,8 +181,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the command line's options; the parser ends the program where they do not fit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--half", choices=tuple(OBJECT_HALVES), default="held-out")
-    parser.add_argument("--concepts", nargs="+", help="only these of the half; default: its first four and its looks")
-    parser.add_argument("--whole-half", action="store_true", help="every concept of the half")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--concepts", nargs="+", help="only these of the half; default: its first four and its looks")
+    which.add_argument("--whole-half", action="store_true", help="every concept of the half")
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["closed_form"])
     parser.add_argument("--harden", type=int, default=0, help="rounds of closed_form's hardening")
     parser.add_argument("--random-prefixes", action="store_true", help="closed_form leads prompts behind those, too")
@@ -196,8 +197,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     known = (*OBJECT_HALVES[options.half], *LOOK_HALVES[options.half])
-    if options.whole_half and options.concepts:
-        parser.error("--whole-half: allowed without --concepts")
     first = None if options.whole_half else 4
     options.concepts = options.concepts or [*OBJECT_HALVES[options.half][:first], *LOOK_HALVES[options.half]]
     if unknown := [name for name in options.concepts if name not in known]:

@@ -210,8 +210,8 @@ def default_beside_paper(cells: Sequence[Cell]) -> list[str]:
         "",
         f"## {DEFAULT_METHOD}, the default, beside {PAPER}",
         "",
-        "Where they differ. Chance: how often it alone sets two equal methods as far apart (Fisher's exact test, "
-        "two-sided).",
+        "Where they differ, and sums over both kinds. Chance: how often it alone sets two equal methods as far apart "
+        "(Fisher's exact test, two-sided).",
         "",
         f"| of | {DEFAULT_METHOD} | {PAPER} | chance |",
         "|---" * 4 + "|",

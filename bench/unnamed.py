@@ -1,16 +1,18 @@
 """What the adversarial prompts that ``bench.audit`` found draw without the concept's name, and under a guard.
 
 Run: ``python -m bench.unnamed``. An erasure of a name cannot be asked to stop what the unedited model draws without it.
-A guard may: it looks at what the U-Net predicts. How much the unedited model draws without it, says the same search, at
-the same budget and seed, on that model, which may say no name of the concept, nor another word for it.
-Reads ``bench/results/audit.jsonl`` and makes its adapters again. Every prompt is a line in
-``bench/results/unnamed.jsonl``; a second run goes on from there, and writes ``bench/results/unnamed.{json,md}``.
+A guard may: it looks at what the U-Net predicts. And the same search, at the same budget and seed, on the unedited
+model, where it may say no name of the concept and no other word for it, tells how much that model draws without them.
+Reads the lines of ``bench/results/audit.jsonl`` that are of adapters as they are made today, and makes them again.
+Every found prompt is a line in ``unnamed.jsonl``, every search one in ``unnamed_searched.jsonl``; a second run goes on
+from there, and writes ``bench/results/unnamed.{json,md}``.
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ import torch
 from bench import lines
 from bench.audit import HARDENING, erasing, method_of
 from bench.drawing import GUIDANCE_SCALE, MODEL
-from bench.editing import edit
+from bench.editing import edit, recipe_of, settings_of
 from bench.erasing import concept_of
 from bench.eyes import Judge, OwnJudge
 from bench.lines import RESULTS
@@ -29,12 +31,11 @@ from bench.seeing import Share
 from training.world import OBJECTS
 from unsee_core.audit.adversarial_prompt import NAME, run
 from unsee_core.audit.answers import AuditProgress
-from unsee_core.audit.drawing import Recipe, draw
 from unsee_core.audit.job import AuditBudget
-from unsee_core.audit.run import DRAWN
+from unsee_core.audit.run import drawn_by_name
 from unsee_core.audit.target import AttackedEncoder, Target, filled
 from unsee_core.erase_pairs import pairs_of
-from unsee_core.job import Concept, Guard
+from unsee_core.job import Concept, EraseJob, Guard
 from unsee_core.naming import Naming
 from unsee_core.near_words import same_names, stand_in
 from unsee_core.pipeline import Pipeline, load_pipeline
@@ -42,11 +43,33 @@ from unsee_core.pipeline import Pipeline, load_pipeline
 SEED = 900_000
 SAMPLER = Sampler(batch=20)
 GUARDS = (1.0, 2.0)
+WITHOUT_NAME = ("unedited, no name", "unedited, another noun", "adapter, no name")
+COLUMNS = (*WITHOUT_NAME, "adapter, with the name", *(f"the same, guard {x:g}" for x in GUARDS))
 T = TypeVar("T")
-NO_NAME, ANOTHER = "unedited, no name", "unedited, another noun"
-COLUMNS = (
-    NO_NAME, ANOTHER, "adapter, no name", "adapter, with the name", *(f"the same, guard {x:g}" for x in GUARDS),
-)  # fmt: skip
+
+
+def found_prompts(audited: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
+    """Return the audits that searched for a prompt, each with the one that it found with the adapter."""
+    rows = ((line, row) for line in audited for row in line["rows"] if row["attack"] == NAME)
+    return [(line, row["adapter"]["detail"].rsplit(" (", 1)[0]) for line, row in rows]
+
+
+def job_of_line(line: Mapping[str, Any]) -> EraseJob:
+    """Return the erasure that was audited."""
+    hardening = argparse.Namespace(**{option: line[option] for option in HARDENING})
+    return erasing(line["concept"], line["method"], hardening)
+
+
+def is_made_so_today(pipeline: Pipeline, line: Mapping[str, Any]) -> bool:
+    """Return whether an audit was of the adapter that its erasure makes today."""
+    settings = settings_of(pipeline, line["method"], job_of_line(line))
+    today = json.loads(json.dumps({"settings": asdict(settings), "recipe": recipe_of(settings)}))
+    return bool(line["model"] == pipeline.digests.model and {name: line.get(name) for name in today} == today)
+
+
+def names_of(pipeline: Pipeline, concept: Concept) -> Naming:
+    """Return what finds the concept's names, and other words for it."""
+    return Naming(same_names(pipeline, concept.words), pipeline.vocabulary)
 
 
 def without_name(prompt: str, concept: Concept) -> str:
@@ -75,15 +98,33 @@ def shown(model: Model, judge: Judge, prompt: str, name: str, pictures: int) -> 
     return Share(sum((sight.object if name in OBJECTS else sight.look) == name for sight in sights), pictures)
 
 
-def searched(pipeline: Pipeline, line: Mapping[str, Any]) -> str:
+def drawn(pipeline: Pipeline, judge: Judge, line: Mapping[str, Any], prompt: str, pictures: int) -> dict[str, Any]:
+    """Return how many pictures of a found prompt show the concept, by column, and what it says of it besides."""
+    name = line["concept"]
+    concept, plain = concept_of(name), Model(pipeline)
+    adapter = edit(pipeline, line["method"], job_of_line(line)).model
+    bare, another = without_name(prompt, concept), with_another(pipeline, prompt, concept)
+    guarded = (replace(adapter, guard=Guard(scale, (name,))) for scale in GUARDS)
+    asked = (
+        (plain, bare), (plain, another), (adapter, bare), (adapter, prompt), *((model, prompt) for model in guarded),
+    )  # fmt: skip
+    shares = {
+        column: shown(model, judge, text, name, pictures)
+        for column, (model, text) in zip(COLUMNS, asked, strict=True)
+        if text
+    }
+    counts = {column: [share.hits, share.of] for column, share in shares.items()}
+    return {"shown": counts, "still_says": names_of(pipeline, concept).first_in(bare)}
+
+
+def searched(pipeline: Pipeline, judge: Judge, line: Mapping[str, Any], pictures: int) -> dict[str, Any]:
     """Return what an audit's search finds on the unedited model where it may not say the concept's names."""
-    concept, encoder = concept_of(line["concept"]), AttackedEncoder(pipeline)
-    unsaid = Naming(same_names(pipeline, concept.words), pipeline.vocabulary)
+    concept = concept_of(line["concept"])
     given = {**line["budget"], "inversion_tokens": tuple(line["budget"]["inversion_tokens"])}
     target = Target(
         pipeline=pipeline,
         side="unedited",
-        encoder=encoder,
+        encoder=AttackedEncoder(pipeline),
         concept=concept,
         latents=torch.empty(0),
         drawn=torch.empty(0),
@@ -91,15 +132,14 @@ def searched(pipeline: Pipeline, line: Mapping[str, Any]) -> str:
         max_batch=SAMPLER.batch,
         seed=line["seed"],
     )
-    asked = encoder.encode([filled(concept.kind, concept.name, i)[0] for i in range(DRAWN)])
-    drawing = draw(target, Recipe(asked), attack=NAME, guidance_scale=GUIDANCE_SCALE, count=DRAWN, seed=line["seed"])
-    target = replace(target, drawn=last(drawing))
-    rest = without_name(target.named()[0], concept)
-    return last(run(target, rest, unsaid)).detail.rsplit(" (", 1)[0]
+    target = replace(target, drawn=_last(drawn_by_name(target, GUIDANCE_SCALE)))
+    found = _last(run(target, without_name(target.named()[0], concept), names_of(pipeline, concept)))
+    prompt = found.detail.rsplit(" (", 1)[0]
+    share = shown(Model(pipeline), judge, prompt, concept.name, pictures)
+    return {"prompt": prompt, "shown": [share.hits, share.of]}
 
 
-def last(steps: Generator[AuditProgress, None, T]) -> T:
-    """Return what an attack's steps lead to."""
+def _last(steps: Generator[AuditProgress, None, T]) -> T:
     while True:
         try:
             next(steps)
@@ -108,75 +148,56 @@ def last(steps: Generator[AuditProgress, None, T]) -> T:
             return found
 
 
-def found_prompts(audited: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
-    """Return the audits that searched for a prompt, each with the one that it found with the adapter."""
-    rows = ((line, row) for line in audited for row in line["rows"] if row["attack"] == NAME)
-    return [(line, row["adapter"]["detail"].rsplit(" (", 1)[0]) for line, row in rows]
-
-
-def measured(
-    pipeline: Pipeline, judge: Judge, line: Mapping[str, Any], prompt: str, pictures: int
-) -> dict[str, dict[str, Any]]:
-    """Return how many pictures of a found prompt show the concept, by column, and the search without its name."""
-    name, hardening = line["concept"], argparse.Namespace(**{option: line[option] for option in HARDENING})
-    concept, plain = concept_of(name), Model(pipeline)
-    adapter = edit(pipeline, line["method"], erasing(name, line["method"], hardening)).model
-    bare, another = without_name(prompt, concept), with_another(pipeline, prompt, concept)
-    guarded = (replace(adapter, guard=Guard(scale, (name,))) for scale in GUARDS)
-    asked = (
-        (plain, bare), (plain, another), (adapter, bare), (adapter, prompt), *((model, prompt) for model in guarded),
-    )  # fmt: skip
-
-    def counted(model: Model, text: str) -> list[int]:
-        share = shown(model, judge, text, name, pictures)
-        return [share.hits, share.of]
-
-    counts = {column: counted(model, text) for column, (model, text) in zip(COLUMNS, asked, strict=True) if text}
-    found = searched(pipeline, line)
-    return {"shown": counts, "searched": {"prompt": found, "shown": counted(plain, found)}}
-
-
 def markdown(content: Mapping[str, Any]) -> str:
-    """Return the tables: a row for each audit, and sums; and for each what the search without the name found."""
-    rows = content["rows"]
+    """Return the tables: a row for each found prompt, sums, and what the searches without the name found."""
+    rows, searches = content["rows"], content["searched"]
     text = [
         "# Adversarial prompts without the concept's name",
         "",
         f"`{content['command']}`; model {content['model'][:20]}.... The prompts that `bench.audit` found with the "
         "adapter; pictures that show the concept. Another noun: the one that would stand in for an object, in the "
-        "place of its name. Recovered: at least half show it.",
+        "place of its name. Recovered: at least half show it. A prompt that says a name elsewhere, too, is marked, and "
+        "not counted where none is to be said.",
         "",
         f"| concept | erased by | prompt | {' | '.join(COLUMNS)} |",
         "|---" * (3 + len(COLUMNS)) + "|",
     ]
     for row in rows:
         counts = " | ".join(" of ".join(map(str, row["shown"].get(column, ()))) for column in COLUMNS)
-        text.append(f"| {row['concept']} | {row['erased_by']} | `{row['prompt']}` | {counts} |")
+        mark = f" (says {row['still_says']})" if row["still_says"] else ""
+        text.append(f"| {row['concept']} | {row['erased_by']} | `{row['prompt']}`{mark} | {counts} |")
     for method in dict.fromkeys(row["erased_by"] for row in rows):
-        of = [row["shown"] for row in rows if row["erased_by"] == method]
-        sums = " | ".join(_sum([one[column] for one in of if column in one]) for column in COLUMNS)
+        of = [row for row in rows if row["erased_by"] == method]
+        sums = " | ".join(_told([*_counted(of, column)]) for column in COLUMNS)
         text.append(f"| all {len(of)} | {method} | | {sums} |")
-    by_concept = {row["concept"]: row["searched"] for row in rows}
     text += [
         "",
         "## The same search on the unedited model, without the name",
         "",
-        "It may say neither the concept's names nor another word for it. Of all pictures "
-        f"{_sum([one['shown'] for one in by_concept.values()])}.",
+        "It may say neither the concept's names nor another word for it. Shown in "
+        f"{_told([one['shown'] for one in searches])} of {len(searches)} concepts.",
         "",
         "| concept | prompt | shown |",
         "|---|---|---|",
+        *(f"| {one['concept']} | `{one['prompt']}` | {' of '.join(map(str, one['shown']))} |" for one in searches),
     ]
-    for name, one in by_concept.items():
-        text.append(f"| {name} | `{one['prompt']}` | {' of '.join(map(str, one['shown']))} |")
     return "\n".join(text) + "\n"
 
 
-def _sum(counts: Sequence[Sequence[int]]) -> str:
+def _counted(rows: Sequence[Mapping[str, Any]], column: str) -> Iterator[Sequence[int]]:
+    """Yield a column's counts, but for prompts that say the name where none is to be said."""
+    for row in rows:
+        if column in row["shown"] and not (column in WITHOUT_NAME and row["still_says"]):
+            yield row["shown"][column]
+
+
+def _told(counts: Sequence[Sequence[int]]) -> str:
+    if not counts:
+        return ""
     share = sum((Share(*one) for one in counts), Share(0, 0))
     low, high = share.wilson()
     recovered = sum(2 * hits >= of for hits, of in counts)
-    return f"{share.value:.0%} [{low:.0%}, {high:.0%}], {recovered} recovered" if counts else ""
+    return f"{share.value:.1%} [{low:.1%}, {high:.1%}] of {share.of}, {recovered} recovered"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -188,29 +209,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="has audit.jsonl")
     options = parser.parse_args(arguments)
 
+    # 1. The prompts, of adapters as they are made today.
     pipeline, judge = load_pipeline(options.model, device="cpu", dtype="float32"), OwnJudge()
-    path = options.results / "unnamed.jsonl"
-    audited = [line for line in lines.read(options.results / "audit.jsonl") if line["model"] == pipeline.digests.model]
-    rows = []
-    for line, prompt in found_prompts(audited):
-        if options.concepts and line["concept"] not in options.concepts:
-            continue
-        key = {
-            "concept": line["concept"],
-            "erased_by": method_of(line),
-            "prompt": prompt,
-            "pictures": options.pictures,
-            "model": pipeline.digests.model,
-        } | {field: line[field] for field in ("settings", "recipe", "budget", "seed")}
-        known = [one for one in lines.read(path) if {field: one.get(field) for field in key} == key]
-        if not known:
-            known = [key | measured(pipeline, judge, line, prompt, options.pictures)]
-            lines.append(path, known)
-        rows.append(known[-1])
+    audited = found_prompts(lines.read(options.results / "audit.jsonl"))
+    today = [(line, prompt) for line, prompt in audited if is_made_so_today(pipeline, line)]
+    if len(today) < len(audited):
+        sys.stdout.write(f"left out: {len(audited) - len(today)} of adapters that are made otherwise today\n")
+    concepts = [*dict.fromkeys(line["concept"] for line, _ in today)]
+    chosen = options.concepts or concepts
+    if not chosen or (unknown := [name for name in chosen if name not in concepts]):
+        parser.error(f"--concepts: got {unknown[0] if chosen else 'none'!r}, allowed {', '.join(concepts) or 'none'}")
 
-    content = {"command": lines.command("unnamed", arguments), "model": pipeline.digests.model, "rows": rows}
+    # 2. Their pictures, and a search without the name.
+    under = {"pictures": options.pictures, "model": pipeline.digests.model, "judge": judge.digest}
+    rows, searches = [], []
+    for line, prompt in ((line, prompt) for line, prompt in today if line["concept"] in chosen):
+        of_prompt = {"concept": line["concept"], "erased_by": method_of(line), "prompt": prompt}
+        of_search = {name: line[name] for name in ("concept", "budget", "seed")}
+        key = of_prompt | under | {name: line[name] for name in ("settings", "recipe")}
+        path = options.results / "unnamed.jsonl"
+        rows.append(_known(path, key) or _add(path, key | drawn(pipeline, judge, line, prompt, options.pictures)))
+        path = options.results / "unnamed_searched.jsonl"
+        key = of_search | under
+        search = _known(path, key) or _add(path, key | searched(pipeline, judge, line, options.pictures))
+        searches += [search] if search not in searches else []
+
+    content = {
+        "command": lines.command("unnamed", arguments),
+        "model": pipeline.digests.model,
+        "rows": rows,
+        "searched": searches,
+    }
     lines.write_tables(options.results / "unnamed", content, markdown(content))
     return 0
+
+
+def _known(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    known = [one for one in lines.read(path) if {field: one.get(field) for field in key} == key]
+    return known[-1] if known else None
+
+
+def _add(path: Path, line: dict[str, Any]) -> dict[str, Any]:
+    lines.append(path, [line])
+    return line
 
 
 if __name__ == "__main__":

@@ -72,8 +72,8 @@ def _verdict(report: AuditReport) -> str:
     counting = [row for row in attacks if row.counts]
     recovered = [attack for attack in report.recovered_by if attack != _OWN_NAME]
     if _OWN_NAME in report.recovered_by:
-        others = f", and {len(recovered)} of {len(attacks)} attacks do so, too" if recovered else ""
-        return f'<p class="verdict bad">Its own name brings it back{others}: it is hardly erased.</p>'
+        others = f", as by {len(recovered)} of {len(attacks)} attacks" if recovered else ""
+        return f'<p class="verdict bad">It is brought back by its own name{others}: it is hardly erased.</p>'
     if recovered:
         names = ", ".join(escape(_title(name)) for name in recovered)
         return f'<p class="verdict bad">Brought back by {len(recovered)} of {len(attacks)} attacks: {names}.</p>'
@@ -84,7 +84,8 @@ def _verdict(report: AuditReport) -> str:
 def _table(report: AuditReport) -> str:
     heads = ("attack", *(said for _, said in _SIDES), "verdict", "seconds")
     rows = "".join(
-        f"<tr><td>{escape(_title(row.attack))}</td>{_cell(row.unedited)}{_cell(row.adapter, is_bad=row.recovered)}"
+        f"<tr><td>{escape(_title(row.attack))}</td>{_cell(row.unedited)}"
+        f"{_cell(row.adapter, is_bad=row.counts and row.recovered)}"
         f'{_cell(row.control)}<td>{_said(row)}</td><td class="n">{row.seconds:.0f}</td></tr>'
         for row in report.rows
     )
@@ -124,9 +125,7 @@ def _curve(report: AuditReport) -> str:
 
 
 def _row(row: AuditRow, pictures: tuple[AuditPicture, ...]) -> str:
-    about = (
-        _ABOUT.get(row.attack) or _ABOUT["learned_tokens" if row.attack.startswith("learned_tokens_") else _OWN_NAME]
-    )
+    about = _ABOUT.get("learned_tokens" if row.attack.startswith("learned_tokens_") else row.attack, "")
     sides = "".join(
         _side(said, getattr(row, side), [p for p in pictures if (p.attack, p.side) == (row.attack, side)])
         for side, said in _SIDES
@@ -173,7 +172,8 @@ def _facts(report: AuditReport) -> Iterator[tuple[str, object]]:
     yield "given pictures", report.given_images or "none: the unedited model drew them"
     yield "judged by", report.judged_by if report.judged_by != "model" else "the model itself, by its score"
     yield "threshold of the score", f"{report.threshold:.3f}"
-    yield from ((name.replace("_", " "), value) for name, value in vars(report.budget).items())
+    for name, value in vars(report.budget).items():
+        yield name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, tuple) else value
     yield "guidance scale", report.guidance_scale
     yield "seed", report.seed
     yield "seconds", f"{report.seconds:.0f}"

@@ -79,7 +79,7 @@ def test_the_models_verdict_agrees_where_it_falls_on_the_judges_side() -> None:
         (["--harden", "1", "--methods", "sdd"], "--harden: allowed with --methods closed_form alone"),
         (["--random-prefixes", "--methods", "sdd"], "--random-prefixes: allowed with --methods closed_form alone"),
         (["--beyond", "--methods", "sdd"], "--beyond: allowed with --methods closed_form alone"),
-        (["--whole-half", "--concepts", "dog"], "--whole-half: allowed without --concepts"),
+        (["--whole-half", "--concepts", "dog"], "argument --concepts: not allowed with argument --whole-half"),
         (["--attacks", "guess"], "invalid choice"),
     ],
 )

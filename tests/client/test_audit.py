@@ -161,10 +161,10 @@ def test_names_of_attacks_and_concepts_are_text_too() -> None:
 
 def test_a_page_of_a_concept_that_its_name_brings_back_counts_no_more_attacks_than_there_are() -> None:
     for recovered, said in (
-        (["name"], "Its own name brings it back: it is hardly erased."),
+        (["name"], "It is brought back by its own name: it is hardly erased."),
         (
             ["name", "learned_tokens_5"],
-            "Its own name brings it back, and 1 of 4 attacks do so, too: it is hardly erased.",
+            "It is brought back by its own name, as by 1 of 4 attacks: it is hardly erased.",
         ),
     ):
         assert said in Seen(unsee.audit_page(result(recovered_by=recovered))).text
@@ -212,12 +212,23 @@ def test_the_command_gives_the_report_as_json_alone(scripted: Server) -> None:
 
 def test_stored_audits_are_told_again(scripted: Server) -> None:
     kept = adapters_pb2.GetAdapterResponse(audits=[report(), report(seed=5)])
-    scripted[0].script["GetAdapter"] = [lambda *_: kept, lambda *_: kept, lambda *_: adapters_pb2.GetAdapterResponse()]
+    answers = [kept, kept, *[adapters_pb2.GetAdapterResponse()] * 2]
+    scripted[0].script["GetAdapter"] = [lambda *_, answer=answer: answer for answer in answers]
     command = ["--server", scripted[1], "adapters", "audits", "no-cat"]
     told = CliRunner().invoke(app, command)
     assert told.exit_code == 0, told.output
     assert told.stdout.count("learned_tokens_5     17/20 with it, 20/20 without, 2/20 control: recovered\n") == 2
-    assert ", seed 5, " in told.stdout
+    assert ", 'cat', seed 5, " in told.stdout
+    assert " UTC, " in told.stdout
     assert [one["seed"] for one in json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)] == [0, 5]
     none = CliRunner().invoke(app, command)
     assert (none.stdout, none.stderr) == ("", "no-cat was not audited\n")
+    assert json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout) == []
+
+
+def test_an_attack_that_the_page_does_not_know_is_shown_without_words_on_it() -> None:
+    known = result().report
+    newer = replace(known, rows=(replace(known.rows[0], attack="of_tomorrow"),))
+    text = Seen(unsee.audit_page(replace(result(), report=newer))).text
+    assert "of tomorrow" in text
+    assert "asked for by its name" not in text

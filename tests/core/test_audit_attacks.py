@@ -152,6 +152,17 @@ def test_a_search_that_may_not_say_the_name_finds_text_without_it(pipeline):
     assert {tokenizer.decode([number]).strip() for number in free - bound} >= {"cat", "kitten"}
 
 
+def test_pieces_that_say_the_name_together_do_not_count(pipeline, monkeypatch):
+    target = target_of(pipeline, budget=replace(SMALL, prompt_steps=20))
+    monkeypatch.setattr(adversarial_prompt._Search, "_texts", lambda _: ["kitten"] * SMALL.restarts)
+    unsaid = Naming(frozenset({"cat", "kitten"}), pipeline.vocabulary)
+    for names, found in ((None, "kitten a photo"), (unsaid, "a photo")):
+        recipe, _ = finish(adversarial_prompt.run(target, "a photo", names))
+        assert recipe.detail.startswith(f"{found} (")
+    with pytest.raises(InvalidRequestError, match="suffix: got 'a cat', allowed words without 'cat'"):
+        finish(adversarial_prompt.run(target, "a cat", unsaid))
+
+
 def test_more_steps_bring_the_searched_noise_nearer_and_it_stays_noise(tiny_pipeline):
     few, many = (target_of(tiny_pipeline, budget=replace(SMALL, noise_steps=steps)) for steps in (1, 15))
     first, later = finish(searched_noise.run(few))[0], finish(searched_noise.run(many))[0]

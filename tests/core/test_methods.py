@@ -74,8 +74,9 @@ def test_settings_are_the_jobs_own_where_it_says_something(tiny_pipeline):
         (
             {"method": "surgical", "options": {"pictures": 8}},
             "surgical.pictures",
-            "got 8, allowed nothing: the images take its place",
+            "got 8, allowed nothing: the images are used, and none are drawn",
         ),
+        ({"method": "surgical", "options": {"drawing_steps": 8}}, "surgical.drawing_steps", "got 8, allowed nothing"),
         ({"concept": Concept("x " * 70)}, "concept.name", "allowed 77"),
         ({"concept": Concept("cat", ("kitty", "x " * 70))}, "concept.synonyms[1]", "allowed 77"),
         ({"retain_prompts": ("a dog", "A photo of  a kitten")}, "retain_prompts[1]", "do not ask for the concept"),

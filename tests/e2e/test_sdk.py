@@ -11,6 +11,8 @@ from PIL import Image
 
 import unsee
 from tests.e2e.conftest import Server
+from unsee.audit_page import _ABOUT
+from unsee_core.audit.job import ATTACKS
 
 CATS = sorted(Path("bench/images/cat").glob("*.png"))
 
@@ -129,3 +131,7 @@ def test_many_threads_generate_while_an_erasure_runs(client: unsee.Client) -> No
         thread.join(120)
     assert sorted(results) == [0, 1, 2, 3]
     job.cancel()
+
+
+def test_an_audits_page_says_of_every_attack_what_it_is() -> None:
+    assert {"name", *ATTACKS} == set(_ABOUT)

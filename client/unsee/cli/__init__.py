@@ -18,7 +18,7 @@ app.command()(audit)
 app.command()(info)
 app.command(context_settings=_AS_IT_COMES, add_help_option=False)(serve)
 
-_stored = typer.Typer(no_args_is_help=True, help="List, show, fetch, import, compose, delete: what the server stores.")
+_stored = typer.Typer(no_args_is_help=True, help="Stored adapters, their pictures and their audits.")
 _stored.command("list")(list_adapters)
 _stored.command()(get)
 _stored.command()(download)

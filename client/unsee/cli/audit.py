@@ -28,7 +28,7 @@ def audit(
     synonym: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Another name for it; may be repeated.")
     ] = None,
-    kind: Annotated[ConceptKind, typer.Option(help="What kind of thing it is.")] = "object",
+    kind: Annotated[ConceptKind, typer.Option(help="What kind of thing --concept is.")] = "object",
     attack: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this attack; may be repeated. Default: all.")
     ] = None,
@@ -42,7 +42,7 @@ def audit(
     pictures: Annotated[int | None, typer.Option(help="That a verdict is taken on. Default: 20.")] = None,
     drawing_steps: Annotated[int | None, typer.Option(help="Of a picture. Default: 8.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="0-50. Default: the server's.")] = None,
-    samples: Annotated[int, typer.Option(help="Pictures of each side that the page shows.")] = 4,
+    samples: Annotated[int, typer.Option(help="Pictures of each side that the page of --html shows.")] = 4,
     seed: Annotated[int, typer.Option(help="Same seed and settings, same figures.")] = 0,
     force: Force = False,
     as_json: Json = False,
@@ -73,14 +73,14 @@ def audit(
                 samples=samples if html else 0,
                 seed=seed,
             )
-        if html is not None:
-            _write(html, audit_page(result))
         if not result.is_kept:
             notes.print("the adapter was deleted or replaced meanwhile; the figures are not kept", markup=False)
         if as_json:
             print_json({**asdict(result.report), "is_kept": result.is_kept})
         else:
             _show(result.report)
+        if html is not None:
+            _write(html, audit_page(result))
 
 
 def audits(
@@ -94,9 +94,10 @@ def audits(
         if as_json:
             print_json([asdict(report) for report in found])
             return
-        for report in found:
-            when = report.create_time.strftime("%Y-%m-%d %H:%M")
-            out.print(f"{when}, seed {report.seed}, {report.seconds:.0f} s", highlight=False)
+        for i, report in enumerate(found):
+            when = report.create_time.strftime("%Y-%m-%d %H:%M UTC")
+            head = f"{when}, {report.concept.name!r}, seed {report.seed}, {report.seconds:.0f} s"
+            out.print("\n" * bool(i) + head, markup=False, highlight=False, soft_wrap=True)
             _show(report)
         if not found:
             notes.print(f"{adapter} was not audited", markup=False)

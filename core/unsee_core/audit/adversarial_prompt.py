@@ -19,6 +19,7 @@ from unsee_core.audit.drawing import Recipe
 from unsee_core.audit.fixed_loss import FixedLoss
 from unsee_core.audit.target import Target
 from unsee_core.encoder import token_vectors
+from unsee_core.errors import InvalidRequestError
 from unsee_core.image_loss import ImageLoss, embedding_gradient
 from unsee_core.naming import Naming
 from unsee_core.pseudo_words import PseudoWord, placeholder
@@ -41,8 +42,14 @@ def run(
         target: what is attacked.
         suffix: stands behind the tokens; None: the prompt that asks for the concept by its name.
         unsaid: names that no prompt may say.
+
+    Raises:
+        InvalidRequestError: the suffix says one of the names.
     """
-    search, total = _Search(target, suffix or target.named()[0], unsaid), target.budget.prompt_steps
+    behind = target.named()[0] if suffix is None else suffix
+    if unsaid is not None and (said := unsaid.first_in(behind)) is not None:
+        raise InvalidRequestError.of("suffix", f"got {behind!r}, allowed words without {said!r}")
+    search, total = _Search(target, behind, unsaid), target.budget.prompt_steps
     best_step = step = 0
     search.check()
     while step < total and step - best_step < PATIENCE:
@@ -95,7 +102,7 @@ class _Search:
         prompts = [f"{text} {self._suffix}" for text in self._texts()]
         losses = self._fixed_loss(self._target.encoder.encode(prompts))
         if self._unsaid is not None:
-            losses[[self._unsaid.first_in(prompt) is not None for prompt in prompts]] = float("inf")
+            losses[[self._unsaid.first_in(prompt) is not None for prompt in prompts]] = float("inf")  # by pieces of it
         lowest = int(losses.argmin())
         if float(losses[lowest]) >= self.best_loss:
             return False
@@ -124,5 +131,5 @@ def words_of(target: Target, unsaid: Naming | None = None) -> Tensor:
     """
     pipeline = target.pipeline
     texts = [readable(pipeline, number) for number in range(pipeline.text_encoder.config.vocab_size)]
-    said = (i for i, text in enumerate(texts) if text and (unsaid is None or unsaid.first_in(text) is None))
-    return torch.tensor(list(said))
+    allowed = (i for i, text in enumerate(texts) if text and (unsaid is None or unsaid.first_in(text) is None))
+    return torch.tensor(list(allowed))

@@ -198,12 +198,7 @@ class _Auditing:
     def _drawn(self, concept: Concept) -> Generator[AuditProgress, None, Tensor]:
         """Let the unedited model draw a concept by its name."""
         target = self._target("unedited", concept, torch.empty(0), torch.empty(0))
-        embeddings = self._frozen.encode([filled(concept.kind, concept.name, i)[0] for i in range(DRAWN)])
-        seed = self._context.job.seed
-        drawn = draw(
-            target, Recipe(embeddings), attack=NAME, guidance_scale=self.guidance_scale, count=DRAWN, seed=seed
-        )
-        return (yield from _as_preparation(drawn))
+        return (yield from _as_preparation(drawn_by_name(target, self.guidance_scale)))
 
     def _target(self, side: Side, concept: Concept, latents: Tensor, drawn: Tensor) -> Target:
         context = self._context
@@ -218,6 +213,14 @@ class _Auditing:
             max_batch=context.max_batch,
             seed=context.job.seed,
         )
+
+
+def drawn_by_name(target: Target, guidance_scale: float) -> Generator[AuditProgress, None, Tensor]:
+    """Draw five pictures of a target's concept by its name, through its encoder; return latents ``(5, C, h, w)``."""
+    concept = target.concept
+    embeddings = target.encoder.encode([filled(concept.kind, concept.name, i)[0] for i in range(DRAWN)])
+    recipe = Recipe(embeddings)
+    return (yield from draw(target, recipe, attack=NAME, guidance_scale=guidance_scale, count=DRAWN, seed=target.seed))
 
 
 def control_concept(pipeline: Pipeline, concept: Concept, seed: int) -> Concept:

@@ -58,8 +58,8 @@ def _resolve(job: EraseJob, method: Method) -> Settings:
         if name not in options:
             raise InvalidRequestError.of(path, f"got {value}, allowed nothing: {method.name} does not read it")
         options[name].check(path, value)
-        if options[name].without_images and job.images:
-            raise InvalidRequestError.of(path, f"got {value}, allowed nothing: the images take its place")
+        if options[name].refused_with_images and job.images:
+            raise InvalidRequestError.of(path, f"got {value}, allowed nothing: the images are used, and none are drawn")
     values = {name: asked.get(name, option.default) for name, option in options.items()}
     strength = values.get("strength", 1.0)
     return Settings(

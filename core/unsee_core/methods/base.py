@@ -29,7 +29,7 @@ class MethodOption:
         least: smallest value that is allowed; of no use for a bool.
         most: largest value that is allowed.
         above: ``least`` itself is not allowed.
-        without_images: read only where the request has no images; refused beside some.
+        refused_with_images: it says how to draw what images take the place of.
     """
 
     name: str
@@ -39,7 +39,7 @@ class MethodOption:
     least: float = 0
     most: float = 0
     above: bool = False
-    without_images: bool = False
+    refused_with_images: bool = False
 
     @property
     def allowed(self) -> str:

@@ -218,7 +218,7 @@ METHOD = Method(
         ),
         MethodOption("rank", "int", 12, "Rank of every factor.", 1, 64),
         MethodOption("layers", "int", 3, "How many of the text encoder's last layers change.", 1, 64),
-        MethodOption("image_words", "int", 0, "Tokens of a pseudo-word to learn from images, and erased too.", 0, 5),
+        MethodOption("image_words", "int", 0, "Tokens of a pseudo-word learned from images and erased too.", 0, 5),
         MethodOption("harden", "int", 0, "Rounds of textual inversion whose finds are erased too; needs images.", 0, 8),
         MethodOption(
             "stand_in",

@@ -126,7 +126,7 @@ METHOD = Method(
             "Pictures of the concept that the model draws; refused beside images, which take their place.",
             1,
             64,
-            without_images=True,
+            refused_with_images=True,
         ),
         MethodOption(
             "drawing_steps",
@@ -135,7 +135,7 @@ METHOD = Method(
             "Denoising steps of each of these pictures; refused beside images.",
             1,
             50,
-            without_images=True,
+            refused_with_images=True,
         ),
     ),
     run=run,
