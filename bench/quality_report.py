@@ -232,11 +232,15 @@ def _fewer(row: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
 
 
 def _share(figures: Mapping[str, Any]) -> str:
+    if not figures["pictures"]:
+        return "none"
     bounds = f"[{100 * figures['low']:.1f}, {100 * figures['high']:.1f}]"
     return f"{100 * figures['value']:.1f} % {bounds} of {figures['pictures']}"
 
 
 def _ratio(figures: Mapping[str, Any]) -> str:
+    if not figures["pictures"]:
+        return "none"
     return f"{figures['after']:.1%} ({figures['of_unedited']:.1%})"
 
 
@@ -252,7 +256,8 @@ def _concepts(cells: Sequence[Cell]) -> list[str]:
     lines.append("|---" * (len(COLUMNS) + 3) + "|")
     for cell in cells:
         shares = {name: _good(name, measure) for name, measure in cell.measures.items()}
-        texts = [f"{100 * shares[name].value:.0f} %" if name in shares else "" for name in COLUMNS]
+        known = {name: share for name, share in shares.items() if share.of}
+        texts = [f"{100 * known[name].value:.0f} %" if name in known else "" for name in COLUMNS]
         lines.append(f"| {cell.concept} | {cell.method} | {' | '.join(texts)} | {cell.seconds:.2f} |")
     return lines
 

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -145,15 +145,27 @@ def generate_request(prompt: str, options: GenerateOptions) -> generate_pb2.Gene
         seed=secrets.randbelow(2**32) if seed is None else seed,
         steps=options.get("steps"),
         guidance_scale=options.get("guidance_scale"),
-        width=options.get("width") or 0,
-        height=options.get("height") or 0,
-        num_images=options.get("num_images", 1),
+        width=_size(options, "width"),
+        height=_size(options, "height"),
+        num_images=_at_least_one("num_images", options.get("num_images", 1)),
         scheduler=None if scheduler is None else choice(SCHEDULERS, "scheduler", scheduler),
         image_format=choice(IMAGE_FORMATS, "image_format", options.get("image_format", "png")),
         no_metadata=options.get("no_metadata", False),
         guard=_guard(options.get("guard")),
         request_id=options.get("request_id") or str(uuid.uuid4()),
     )
+
+
+def _size(options: GenerateOptions, name: Literal["width", "height"]) -> int:
+    pixels = options.get(name)
+    return 0 if pixels is None else _at_least_one(name, pixels)
+
+
+def _at_least_one(name: str, value: int) -> int:
+    """Return a value of which the wire's 0 says that there is none."""
+    if value == 0:
+        raise InvalidArgumentError.of(name, "got 0, allowed 1 and more")
+    return value
 
 
 def list_request(options: ListOptions) -> adapters_pb2.ListAdaptersRequest:

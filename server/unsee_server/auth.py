@@ -94,11 +94,11 @@ class Authenticator:
             call.caller = _certificate_name(call) or ANONYMOUS
         else:
             token = self._find(_presented(call))
+            call.caller = token.name
             needed = SCOPES[call.method]
             if needed and not token.scopes & (needed | {"admin"}):
                 allowed = " or ".join(sorted(needed))
                 raise PermissionDeniedError(f"the token {token.name!r} lacks the scope {allowed}")
-            call.caller = token.name
         yield
 
     def _find(self, presented: str) -> Token:

@@ -1,6 +1,7 @@
 """Every setting of the server: a flag, and an environment variable ``UNSEE_...`` of the same name."""
 
 import ipaddress
+import ssl
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -100,6 +101,8 @@ class Settings(BaseSettings):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise ValueError(f"{name}: got {path}, allowed a file that exists")
+        if self.tls_cert is not None and self.tls_key is not None:
+            _check_tls(self.tls_cert, self.tls_key, self.tls_client_ca)
         has_auth = self.tokens_file is not None or self.tls_client_ca is not None
         if not (_is_loopback(self.host) or has_auth or self.insecure_no_auth):
             raise ValueError(
@@ -149,6 +152,21 @@ def _line(where: tuple[int | str, ...], message: str, value: object) -> str:
     if message == "Field required":
         return f"{name}: got nothing, allowed {Settings.model_fields[name].description}; set {flag}"
     return f"{name}: got {value!r}; {message[0].lower()}{message[1:]}; set {flag}"
+
+
+def _check_tls(certificate: Path, key: Path, client_ca: Path | None) -> None:
+    """Raise ValueError unless these are a certificate chain, its key without a passphrase, and certificates."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password="")  # none: it would be asked for otherwise
+    except (ssl.SSLError, OSError) as error:
+        allowed = "allowed a PEM certificate chain and its own key, without a passphrase"
+        raise ValueError(f"tls_cert and tls_key: got {certificate} and {key}, {allowed}") from error
+    try:
+        if client_ca is not None:
+            context.load_verify_locations(client_ca)
+    except (ssl.SSLError, OSError) as error:
+        raise ValueError(f"tls_client_ca: got {client_ca}, allowed a PEM file of certificates") from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -20,7 +20,7 @@ from bench.gallery import Gallery
 from bench.measures import Measure
 from bench.painting import Model, Sampler, paint
 from bench.quality_grid import CELL, columns_of, grid
-from bench.quality_report import COLUMNS, GOALS, LEGEND, default_beside_paper, summary
+from bench.quality_report import COLUMNS, GOALS, LEGEND, _concepts, _table, default_beside_paper, summary
 from training.world import LOOKS, OBJECTS
 from unsee_core.job import Concept, OptionValue
 from unsee_core.pipeline import Pipeline
@@ -241,6 +241,17 @@ def test_the_default_stands_beside_the_papers_method_where_they_differ_and_with_
     other = [a_cell("dog", after, "few_shot_lora", name) for after, name in ((2, "retained"), (3, "near"))]
     kept = "\n".join(default_beside_paper([retained, near, *other]))
     assert "| all others kept | 7 of 8 | 5 of 8 | 0.57 |" in kept
+
+
+def test_what_was_never_asked_is_no_share() -> None:
+    text = "\n".join(_table("objects", summary([a_cell("dog", 4), a_nothing()])["objects"]))
+    assert text.count("| none |") == 2
+    assert " of 0" not in text
+    assert "0 %" not in "\n".join(_concepts([a_nothing()]))
+
+
+def a_nothing() -> cells.Cell:
+    return cells.Cell("uce", "fox", {}, {"near": Measure(4, 0, 0, 0)}, 1, {}, 1, 9, None, {})
 
 
 def a_cell(concept: str, after: int, method: str = "uce", measure: str = "erased") -> cells.Cell:

@@ -10,7 +10,7 @@ from PIL import Image
 
 import unsee
 from unsee.images import image_bytes
-from unsee.requests import erase_request
+from unsee.requests import erase_request, generate_request
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,13 @@ def test_a_connection_that_cannot_work_is_refused(target: str, options: Any, mes
 @pytest.mark.parametrize("target", ["127.0.0.1:1", "localhost:1", "[::1]:1", "dns:///localhost:1", "unix:/tmp/unsee"])
 def test_a_token_may_go_to_this_machine_in_the_clear(target: str) -> None:
     unsee.Client(target, token="secret").close()
+
+
+@pytest.mark.parametrize("name", ["num_images", "width", "height"])
+def test_a_zero_that_the_wire_takes_for_none_is_refused(name: str) -> None:
+    options: Any = {name: 0}
+    with pytest.raises(unsee.InvalidArgumentError, match=f"{name}: got 0, allowed 1 and more"):
+        generate_request("a cat", options)
 
 
 def test_a_number_does_not_pass_for_true() -> None:

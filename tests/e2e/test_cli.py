@@ -90,7 +90,11 @@ def test_info_names_the_model_and_the_methods(shell: Shell) -> None:
         (["erase", "cat", *CATS, "--rank", "65"], "rank: got 65, allowed 1-64"),
         (["erase", "cat", *CATS, "--label", "x"], "--label: got 'x', allowed KEY=VALUE"),
         (["generate", "a cat", "--adapter", "no-cat:much"], "--adapter: got the weight 'much'"),
+        (["erase", "cat", "-o", "/nowhere/cat.safetensors"], "--output: /nowhere/cat.safetensors cannot be written"),
         (["generate", "a cat", "--width", "63"], "width: got 63"),
+        (["generate", "a cat", "--num-images", "0"], "num_images: got 0"),
+        (["generate", "a cat", "--gate"], "--gate: got one without an adapter, allowed with --adapter"),
+        (["generate", "a cat", "--adapter-schedule", "0:0.5"], "--adapter-schedule: got one without an adapter"),
         (["--token", "x", "--server", "unsee.example.com:1", "info"], "plaintext"),
     ],
 )

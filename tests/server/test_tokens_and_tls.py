@@ -3,6 +3,7 @@
 import hashlib
 import ipaddress
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.server.world import World, erase_request, generate_request, refused, 
 from unsee.v1 import adapters_pb2, cancel_pb2, compose_pb2, erase_pb2, info_pb2, service_pb2, service_pb2_grpc
 from unsee_core.pipeline import Pipeline
 from unsee_server.auth import SCOPES, Scope, Token, TokensFileError, read_tokens
+from unsee_server.settings import Settings
 
 CALLS: dict[str, Any] = {
     "Erase": erase_request(steps=0),
@@ -52,7 +54,10 @@ def test_every_call_says_which_scope_it_needs() -> None:
     assert set(SCOPES) == set(service.methods_by_name)
 
 
-async def test_a_token_opens_the_calls_of_its_scopes_and_no_others(tiny_pipeline: Pipeline, tmp_path: Path) -> None:
+async def test_a_token_opens_the_calls_of_its_scopes_and_no_others(
+    tiny_pipeline: Pipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO)
     async with serving(tiny_pipeline, tmp_path, tokens=TOKENS) as world:
         for caller in TOKENS:
             metadata = (("authorization", f"Bearer {caller.name}"),)
@@ -63,6 +68,8 @@ async def test_a_token_opens_the_calls_of_its_scopes_and_no_others(tiny_pipeline
                 wanted = grpc.StatusCode.INVALID_ARGUMENT if is_open else grpc.StatusCode.PERMISSION_DENIED
                 assert answer.code == wanted, (caller.name, method, answer)
             await world.stub.GetServerInfo(info_pb2.GetServerInfoRequest(), metadata=metadata)
+    logged = (caplog.text + "".join(capfd.readouterr())).splitlines()
+    assert any("PERMISSION_DENIED" in line and "caller=nothing" in line for line in logged)
 
 
 @pytest.mark.parametrize(
@@ -205,3 +212,16 @@ async def test_with_mutual_tls_only_callers_with_a_certificate_are_answered(
         other, other_key = Authority(tmp_path, "stranger").issue("other")
         with pytest.raises(grpc.aio.AioRpcError):
             await ask(world, grpc.ssl_channel_credentials(root, other_key.read_bytes(), other.read_bytes()))
+
+
+@pytest.mark.parametrize("wrong", ["tls_cert", "tls_key", "tls_client_ca"])
+def test_what_is_no_pair_of_certificate_and_key_is_refused_by_name(tmp_path: Path, wrong: str) -> None:
+    authority = Authority(tmp_path, "authority")
+    certificate, key = authority.issue("server")
+    files = {"tls_cert": certificate, "tls_key": key, "tls_client_ca": authority.certificate}
+    assert Settings(model="x", **files).tls_cert == certificate
+    stranger_certificate, stranger_key = Authority(tmp_path, "stranger").issue("other")
+    other = {"tls_cert": stranger_certificate, "tls_key": stranger_key, "tls_client_ca": key}[wrong]
+    named = "tls_client_ca" if wrong == "tls_client_ca" else "tls_cert and tls_key"
+    with pytest.raises(ValueError, match=f"{named}: got .*, allowed a PEM"):
+        Settings(model="x", **files | {wrong: other})

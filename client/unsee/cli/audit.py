@@ -10,7 +10,7 @@ import typer
 
 from unsee.audit_page import audit_page
 from unsee.audits import AuditBudget, AuditEvent, AuditProgress, AuditReport, AuditRow
-from unsee.cli.inputs import check_is_free
+from unsee.cli.inputs import check_writable
 from unsee.cli.where import Force, Json
 from unsee.errors import InvalidArgumentError
 from unsee.names import ConceptKind
@@ -42,14 +42,14 @@ def audit(
     pictures: Annotated[int | None, typer.Option(help="That a verdict is taken on. Default: 20.")] = None,
     drawing_steps: Annotated[int | None, typer.Option(help="Of a picture. Default: 8.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="0-50. Default: the server's.")] = None,
-    samples: Annotated[int, typer.Option(help="Pictures of each side that the page of --html shows.")] = 4,
+    samples: Annotated[int, typer.Option(min=0, help="Pictures of each side that the page of --html shows.")] = 4,
     seed: Annotated[int, typer.Option(help="Same seed and settings, same figures.")] = 0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Try to bring back what an adapter erases, and print how far each attack got."""
     with reported_errors(), context.obj.client() as client:
-        _check_page(html, force)
+        check_writable(html, force, option="--html")
         budget = AuditBudget(
             inversion_tokens=tuple(tokens or ()),
             inversion_steps=steps,
@@ -101,12 +101,6 @@ def audits(
             _show(report)
         if not found:
             notes.print(f"{adapter} was not audited", markup=False)
-
-
-def _check_page(path: Path | None, force: bool) -> None:
-    if path is not None and not path.resolve().parent.is_dir():
-        raise InvalidArgumentError.of("--html", f"{path} cannot be written: there is no such folder")
-    check_is_free(path, force, option="--html")
 
 
 def _write(path: Path, page: str) -> None:

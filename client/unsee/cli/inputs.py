@@ -52,6 +52,13 @@ def check_is_free(path: Path | None, force: bool, *, option: str = "--output") -
         raise InvalidArgumentError.of(option, f"{path} exists; --force overwrites it")
 
 
+def check_writable(path: Path | None, force: bool, *, option: str = "--output") -> None:
+    """Raise InvalidArgumentError if a file cannot be put there: its folder is not there, or it must stay."""
+    if path is not None and not path.resolve().parent.is_dir():
+        raise InvalidArgumentError.of(option, f"{path} cannot be written: there is no such folder")
+    check_is_free(path, force, option=option)
+
+
 def made_folder(path: Path, *, option: str = "--output") -> None:
     """Make a folder unless it is there."""
     try:

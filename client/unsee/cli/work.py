@@ -8,10 +8,20 @@ from typing import Annotated
 import typer
 
 from unsee.applying import AdapterRef
-from unsee.cli.inputs import check_is_free, guard_of, labels_of, made_folder, options_of, resolved, schedule_of
+from unsee.cli.inputs import (
+    check_is_free,
+    check_writable,
+    guard_of,
+    labels_of,
+    made_folder,
+    options_of,
+    resolved,
+    schedule_of,
+)
 from unsee.cli.report_pictures import ReportPictures
 from unsee.cli.shown import show_adapter
 from unsee.cli.where import Force, Json
+from unsee.errors import InvalidArgumentError
 from unsee.names import ConceptKind, ImageFormat, SchedulerName
 from unsee.terminal import notes, out, print_json, reported_errors, shown_progress
 
@@ -40,7 +50,9 @@ def erase(
     steps: Annotated[int | None, typer.Option(help="1-2000. Default: the method's.")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="What only the method reads; see `unsee info`; may be repeated."),
+        typer.Option(
+            metavar="NAME=VALUE", help="What only the given --method reads; see `unsee info`; may be repeated."
+        ),
     ] = None,
     in_force: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Adapter that it is applied beside; may be repeated.")
@@ -60,7 +72,7 @@ def erase(
 ) -> None:
     """Erase a concept and print its adapter."""
     with reported_errors(), context.obj.client() as client:
-        check_is_free(output, force)
+        check_writable(output, force)
         pictures = ReportPictures(report_folder, report_images, force)
         with shown_progress(f"erasing {concept}", is_quiet=as_json) as on_progress:
             adapter = client.erase(
@@ -133,6 +145,9 @@ def generate(
             check_is_free(output / f"{seed + i}.{image_format}", force)
         made_folder(output)
         schedule = schedule_of(adapter_schedule)
+        if not adapter and (gate or schedule is not None):
+            option = "--gate" if gate else "--adapter-schedule"
+            raise InvalidArgumentError.of(option, "got one without an adapter, allowed with --adapter")
         refs = [AdapterRef(*resolved(client, text), schedule, gate) for text in adapter or []]
         with shown_progress(prompt, is_quiet=as_json) as on_progress:
             result = client.generate(
