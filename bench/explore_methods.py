@@ -19,6 +19,7 @@ from bench.drawing import MODEL
 from bench.erasing import erase_job, questions_of
 from bench.seeing import Sampler, Share, Studio, score
 from bench.splits import TUNING_LOOKS, TUNING_OBJECTS
+from bench.steps import run_to_end
 from training.world import OBJECTS
 from unsee_core.conditioning import AppliedAdapter
 from unsee_core.images import open_image
@@ -43,11 +44,8 @@ def erase(pipeline: Pipeline, job: EraseJob, changes: dict[str, float]) -> tuple
     images = tuple(open_image(data, "images", Limits()) for data in job.images)
     recipe = replace(method.RECIPES[job.concept.kind], **changes)
     steps = method.train(EraseContext(pipeline, job, images, settings), recipe)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value.factors, time.perf_counter() - began
+    factors = run_to_end(steps).factors
+    return factors, time.perf_counter() - began
 
 
 def row(studio: Studio, job: EraseJob, changes: dict[str, float], said: str, pictures: int) -> str:

@@ -23,6 +23,7 @@ from bench.painting import Sampler
 from bench.prompts import Question
 from bench.seeing import Seen, Share, Studio, score
 from bench.splits import MEASURED_LOOKS, MEASURED_OBJECTS
+from bench.steps import run_to_end
 from training.world import OBJECTS
 from unsee_core.conditioning import AppliedAdapter
 from unsee_core.images import open_image
@@ -41,11 +42,8 @@ def erase(pipeline: Pipeline, job: EraseJob, recipe: Recipe) -> tuple[LoraFactor
     settings = check_job(job, pipeline)
     images = tuple(open_image(data, "images", Limits()) for data in job.images)
     steps = train(EraseContext(pipeline, job, images, settings), recipe)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value.factors, time.perf_counter() - began
+    factors = run_to_end(steps).factors
+    return factors, time.perf_counter() - began
 
 
 def measure(studio: Studio, name: str, *, world_retain: bool) -> Row:

@@ -31,6 +31,7 @@ from bench.painting import FAST, at_size
 from bench.prompts import Question
 from bench.seeing import SIDE, Share
 from bench.splits import REPORTED_HALF
+from bench.steps import run_to_end
 from unsee_core.adapter_schedule import AdapterSchedule
 from unsee_core.conditioning import Conditioner
 from unsee_core.denoise import DenoiseRun, decode_image, denoise_step
@@ -141,11 +142,7 @@ class Painter:
             Budget(tokens=2, steps=steps, restarts=1),
             generator=torch.Generator().manual_seed(0),
         )
-        while True:
-            try:
-                next(learning)
-            except StopIteration as end:
-                return end.value.word
+        return run_to_end(learning).word
 
 
 def attacks_on(name: str, pictures: int) -> tuple[Question, ...]:

@@ -11,10 +11,10 @@ from there, and writes ``bench/results/unnamed.{json,md}``.
 import argparse
 import json
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -28,9 +28,9 @@ from bench.lines import RESULTS
 from bench.painting import Model, Sampler, paint
 from bench.prompts import Question
 from bench.seeing import Share
+from bench.steps import run_to_end
 from training.world import OBJECTS
 from unsee_core.audit.adversarial_prompt import NAME, run
-from unsee_core.audit.answers import AuditProgress
 from unsee_core.audit.job import AuditBudget
 from unsee_core.audit.run import drawn_by_name
 from unsee_core.audit.target import AttackedEncoder, Target, filled
@@ -45,7 +45,6 @@ SAMPLER = Sampler(batch=20)
 GUARDS = (1.0, 2.0)
 WITHOUT_NAME = ("unedited, no name", "unedited, another noun", "adapter, no name")
 COLUMNS = (*WITHOUT_NAME, "adapter, with the name", *(f"the same, guard {x:g}" for x in GUARDS))
-T = TypeVar("T")
 
 
 def found_prompts(audited: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
@@ -132,20 +131,11 @@ def searched(pipeline: Pipeline, judge: Judge, line: Mapping[str, Any], pictures
         max_batch=SAMPLER.batch,
         seed=line["seed"],
     )
-    target = replace(target, drawn=_last(drawn_by_name(target, GUIDANCE_SCALE)))
-    found = _last(run(target, without_name(target.named()[0], concept), names_of(pipeline, concept)))
+    target = replace(target, drawn=run_to_end(drawn_by_name(target, GUIDANCE_SCALE)))
+    found = run_to_end(run(target, without_name(target.named()[0], concept), names_of(pipeline, concept)))
     prompt = found.detail.rsplit(" (", 1)[0]
     share = shown(Model(pipeline), judge, prompt, concept.name, pictures)
     return {"prompt": prompt, "shown": [share.hits, share.of]}
-
-
-def _last(steps: Generator[AuditProgress, None, T]) -> T:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: T = end.value
-            return found
 
 
 def markdown(content: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ class MethodOption:
         least: smallest value that is allowed; of no use for a bool.
         most: largest value that is allowed.
         above: ``least`` itself is not allowed.
-        refused_with_images: it says how to draw what images take the place of.
+        refused_with_images: it says how pictures are drawn that a request's images take the place of.
     """
 
     name: str
