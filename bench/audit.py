@@ -36,7 +36,7 @@ from unsee_core.job import EraseJob, Limits
 from unsee_core.methods import METHODS
 from unsee_core.pipeline import Pipeline, load_pipeline
 
-HARDENING = ("harden", "random_prefixes", "beyond")
+HARDENING = ("harden", "random_prefixes", "beyond", "strict")
 SIDES = ("unedited", "adapter", "control")
 FIELDS = ("inversion_steps", "prompt_steps", "noise_steps", "restarts", "pictures", "drawing_steps")
 
@@ -183,11 +183,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--half", choices=tuple(OBJECT_HALVES), default="held-out")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--concepts", nargs="+", help="only these of the half; default: its first four and its looks")
-    which.add_argument("--whole-half", action="store_true", help="every concept of the half")
+    which.add_argument(
+        "--whole-half", action="store_true", help="every concept of the half; every object of it with --strict"
+    )
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=["closed_form"])
     parser.add_argument("--harden", type=int, default=0, help="rounds of closed_form's hardening")
     parser.add_argument("--random-prefixes", action="store_true", help="closed_form leads prompts behind those, too")
     parser.add_argument("--beyond", action="store_true", help="closed_form leads prompts beyond what they become")
+    parser.add_argument(
+        "--strict", action="store_true", help="what a prompt says before the name hardly counts; objects"
+    )
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=[], help="only these")
     parser.add_argument("--inversion-tokens", nargs="+", type=int)
     for field in FIELDS:
@@ -198,7 +203,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     known = (*OBJECT_HALVES[options.half], *LOOK_HALVES[options.half])
     first = None if options.whole_half else 4
-    options.concepts = options.concepts or [*OBJECT_HALVES[options.half][:first], *LOOK_HALVES[options.half]]
+    looks = () if options.strict else LOOK_HALVES[options.half]
+    options.concepts = options.concepts or [*OBJECT_HALVES[options.half][:first], *looks]
+    if options.strict and (refused := [name for name in options.concepts if name in LOOK_HALVES[options.half]]):
+        parser.error(f"--concepts: got {refused[0]!r}, allowed objects alone with --strict")
     if unknown := [name for name in options.concepts if name not in known]:
         parser.error(f"--concepts: got {unknown[0]!r}, allowed those of the {options.half} half: {', '.join(known)}")
     chosen = [f"--{option.replace('_', '-')}" for option in HARDENING if getattr(options, option)]

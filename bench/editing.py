@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from bench.baselines import BASELINES, Baseline
 from bench.erasing import CLIENT_IMAGES, client_images, concept_of
 from bench.painting import Model
+from training.world import OBJECTS
 from unsee_core.adapter import AdapterMetadata, digest, to_bytes
 from unsee_core.answers import EraseProgress
 from unsee_core.conditioning import AppliedAdapter
@@ -26,6 +27,7 @@ OPTIONS: Mapping[str, Mapping[str, OptionValue]] = {
     "random_prefixes": {"random_prefixes": True},
     "beyond": {"beyond": True},
     "beyond_random_prefixes": {"beyond": True, "random_prefixes": True},
+    "strict": {"strict": True},
     "harden": {"harden": 2},
 }
 """The default method with options against what comes back."""
@@ -63,6 +65,11 @@ def job_of(name: str, method: str, *, images: Path = CLIENT_IMAGES, seed: int = 
     concept = Concept("", kind=named.kind) if method == IMAGES_ALONE else named
     job = EraseJob(concept, images=client_images(name, images), method=method if method in METHODS else None, seed=seed)
     return replace(job, method=closed_form.METHOD.name, options=OPTIONS[method]) if method in OPTIONS else job
+
+
+def can_erase(method: str, name: str) -> bool:
+    """Return whether a method erases an object or a look of that name: one option is refused for looks."""
+    return name in OBJECTS or not OPTIONS.get(method, {}).get("strict")
 
 
 def settings_of(pipeline: Pipeline, method: str, job: EraseJob) -> Settings:

@@ -24,7 +24,7 @@ from bench.asking import Asked, asked_of
 from bench.budgets import BUDGETS, Budget
 from bench.cells import Cell
 from bench.drawing import GUIDANCE_SCALE, MODEL
-from bench.editing import ALL_METHODS, edit, job_of, recipe_of, settings_of
+from bench.editing import ALL_METHODS, can_erase, edit, job_of, recipe_of, settings_of
 from bench.erasing import CLIENT_IMAGES
 from bench.eyes import ClipJudge, OwnJudge
 from bench.gallery import Gallery
@@ -101,7 +101,7 @@ def measure_all(gallery: Gallery, plan: Plan) -> None:
     """Measure those of the plan's cells that are not measured yet, concept by concept."""
     known = cells.read(plan.path)
     for name in plan.concepts:
-        for method in plan.methods:
+        for method in (method for method in plan.methods if can_erase(method, name)):
             wanted = under(gallery, plan, method, name)
             if not any(cell.is_of(method, name, wanted) for cell in known):
                 cell = measure(gallery, plan, method, name)

@@ -94,7 +94,11 @@ class AdapterMetadata:
 
 def to_bytes(factors: LoraFactors, metadata: AdapterMetadata) -> bytes:
     """Return the canonical bytes: same factors and metadata, same bytes."""
-    return write_tensors(layouts.to_diffusers(factors), _texts(metadata))
+    texts = _texts(metadata)
+    if len({pair.rank for pair in factors.pairs.values()}) > 1:  # which diffusers before 0.42 scales wrongly untold
+        told = {_DIFFUSERS_PREFIX + name: value for name, value in peft_folder.scales(factors).items()}
+        texts[_DIFFUSERS_KEY] = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return write_tensors(layouts.to_diffusers(factors), texts)
 
 
 def from_bytes(data: bytes, *, max_bytes: int | None = None) -> tuple[LoraFactors, AdapterMetadata | None]:

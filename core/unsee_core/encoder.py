@@ -117,6 +117,24 @@ class EncoderTail(nn.Module):
         return _through((self.get_submodule(f"encoder.layers.{layer}"),), hidden, self._config)
 
     @torch.no_grad()
+    def attention_inputs(self, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what enters a layer's attention, ``(B, L, d)``, its queries and its keys.
+
+        These are ``(B, heads, L, d / heads)`` each.
+
+        Args:
+            layer: its number in the encoder.
+            hidden: the hidden states that enter it, ``(B, L, d)`` float32.
+        """
+        module: Any = self.get_submodule(f"encoder.layers.{layer}")
+        inputs = module.layer_norm1(hidden)
+        heads = self._config.num_attention_heads
+        queries, keys = (
+            _by_head(projection(inputs), heads) for projection in (module.self_attn.q_proj, module.self_attn.k_proj)
+        )
+        return inputs, queries, keys
+
+    @torch.no_grad()
     def mlp_keys(self, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return what enters the layer's ``fc2``, ``(B, L, d_ff)``, and the layer's output without ``fc2``'s part.
 
@@ -201,10 +219,14 @@ def _mlp_keys(layer: Any, hidden: Tensor, config: CLIPTextConfig) -> tuple[Tenso
     return keys, attended
 
 
+def _by_head(projected: Tensor, heads: int) -> Tensor:
+    """Return ``(B, heads, L, d / heads)`` of ``(B, L, d)``."""
+    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
 def _attention(attention: Any, hidden: Tensor, heads: int) -> Tensor:
     q, k, v = (
-        projection(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, L, d / heads)
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+        _by_head(projection(hidden), heads) for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     output: Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))

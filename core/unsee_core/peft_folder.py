@@ -21,27 +21,34 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 def pack(weights: bytes, factors: LoraFactors, base_model: str) -> bytes:
     """Return a zip, stored and without times, of what ``PeftModel.from_pretrained`` reads for a CLIPTextModel."""
-    # Whole names would miss transformers 5, which leaves the level text_model out; the end of a name fits both.
-    ranks = {path.removeprefix("text_model."): pair.rank for path, pair in factors.pairs.items()}
-    odd = {name: rank for name, rank in ranks.items() if rank != factors.rank}
     config = {
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": base_model,
         "inference_mode": True,
-        "r": factors.rank,
-        "lora_alpha": factors.rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": sorted(ranks),
-        "rank_pattern": odd,
-        "alpha_pattern": odd,
+        **scales(factors),
     }
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(CONFIG), json.dumps(config, indent=2, sort_keys=True))
         archive.writestr(zipfile.ZipInfo(WEIGHTS), weights)
     return packed.getvalue()
+
+
+def scales(factors: LoraFactors) -> dict[str, Any]:
+    """Return in peft's words which modules change, by what ranks, and that nothing scales them."""
+    # Whole names would miss transformers 5, which leaves the level text_model out; the end of a name fits both.
+    ranks = {path.removeprefix("text_model."): pair.rank for path, pair in factors.pairs.items()}
+    odd = {name: rank for name, rank in ranks.items() if rank != factors.rank}
+    return {
+        "r": factors.rank,
+        "lora_alpha": factors.rank,
+        "target_modules": sorted(ranks),
+        "rank_pattern": odd,
+        "alpha_pattern": odd,
+    }
 
 
 def unpack(data: bytes, *, max_bytes: int) -> tuple[bytes, Mapping[str, Any]]:

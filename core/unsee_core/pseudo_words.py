@@ -61,13 +61,17 @@ def prompt_vectors(pipeline: Pipeline, prompts: Sequence[str], words: Sequence[P
     return vectors.index_copy(0, torch.tensor(list(rows), device=vectors.device), told)
 
 
+def end_positions(pipeline: Pipeline, vectors: Tensor) -> Tensor:
+    """Return the position of the token that ends each prompt, ``(B,)`` long, from the prompts' vectors."""
+    return (vectors == end_vector(pipeline)).all(-1).float().argmax(1)
+
+
 def without_padding(pipeline: Pipeline, vectors: Tensor) -> Tensor:
     """Return prompts' vectors ``(B, L, d)`` without the positions that are padding of all: 20 are left at least.
 
     Later padding tells nothing more: positions see only those before them.
     """
-    is_end = (vectors == end_vector(pipeline)).all(-1)
-    longest = int(is_end.float().argmax(1).max()) + 2
+    longest = int(end_positions(pipeline, vectors).max()) + 2
     return vectors[:, : max(_SHORTEST, longest)]
 
 

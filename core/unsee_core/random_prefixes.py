@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from unsee_core.pipeline import Pipeline
 
 MOST_TOKENS = 6
+NOUNS = 0.75
 HELD = 2  # prompts for each prefix that a concept's word is led behind
 
 
@@ -13,6 +14,17 @@ def random_prefixes(pipeline: Pipeline, count: int) -> tuple[str, ...]:
     """Return texts of 1-6 random tokens each; the same for the same tokenizer."""
     draw = random.Random(0)  # noqa: S311 - which tokens is no secret
     return tuple(_prefix(pipeline, draw) for _ in range(count))
+
+
+def mixed_prefixes(pipeline: Pipeline, count: int) -> tuple[str, ...]:
+    """Return texts of 1-6 parts each, three of four of them nouns of the vocabulary and the others random tokens."""
+    draw, nouns = random.Random(2), pipeline.vocabulary.nouns  # noqa: S311 - which is no secret
+    tokens = _texts(pipeline, draw)
+
+    def part() -> str:
+        return draw.choice(nouns) if nouns and draw.random() < NOUNS else next(tokens)
+
+    return tuple(" ".join(part() for _ in range(draw.randint(1, MOST_TOKENS))) for _ in range(count))
 
 
 def behind_prefixes(pipeline: Pipeline, prompts: Sequence[str], count: int) -> tuple[str, ...]:

@@ -116,10 +116,6 @@ def test_diffusers_loads_the_stored_bytes_of_an_adapter_that_changes_mlps_alone(
     torch.testing.assert_close(found, encode_changed(tiny, tiny_pipeline, mlps), **TOLERANCE)
 
 
-@pytest.mark.skipif(
-    tuple(map(int, version("diffusers").split(".")[:2])) < (0, 42),
-    reason="of diffusers 0.36 it is known that it passes over ranks that differ between modules",
-)
 def test_diffusers_loads_ranks_that_differ(tiny: Path, tmp_path: Path, stored: bytes, expected: Tensor) -> None:
     torch.testing.assert_close(read_by_diffusers(tiny, tmp_path, stored), expected, **TOLERANCE)
 

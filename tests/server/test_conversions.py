@@ -59,6 +59,7 @@ VALUES: dict[str, Any] = {
     "closed_form.random_prefixes": True,
     "closed_form.beyond": True,
     "closed_form.stand_in": False,
+    "closed_form.strict": True,
     "ablation.pictures": 4,
     "surgical.pictures": 4,
     "sdd.ema_decay": 0.5,

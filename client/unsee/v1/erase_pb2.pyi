@@ -289,6 +289,7 @@ class ClosedFormOptions(google.protobuf.message.Message):
     RANDOM_PREFIXES_FIELD_NUMBER: builtins.int
     BEYOND_FIELD_NUMBER: builtins.int
     STAND_IN_FIELD_NUMBER: builtins.int
+    STRICT_FIELD_NUMBER: builtins.int
     layers: builtins.int
     """How many of the text encoder's last layers change, 1 to all. Absent: the
     method's default.
@@ -319,6 +320,13 @@ class ClosedFormOptions(google.protobuf.message.Message):
     anything. Without effect for other kinds, with an anchor, and with `beyond`.
     Absent: true.
     """
+    strict: builtins.bool
+    """True: what a prompt says before the concept's name hardly counts, against
+    adversarial prompts, which draw the concept with other words before it.
+    Another thing in the same prompt often goes, too. The keys of all layers
+    change besides. Refused for a style, as what it is applied to stands before
+    it. Absent: false.
+    """
     def __init__(
         self,
         *,
@@ -328,9 +336,10 @@ class ClosedFormOptions(google.protobuf.message.Message):
         random_prefixes: builtins.bool | None = ...,
         beyond: builtins.bool | None = ...,
         stand_in: builtins.bool | None = ...,
+        strict: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_beyond", b"_beyond", "_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "_stand_in", b"_stand_in", "beyond", b"beyond", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes", "stand_in", b"stand_in"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_beyond", b"_beyond", "_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "_stand_in", b"_stand_in", "beyond", b"beyond", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes", "stand_in", b"stand_in"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_beyond", b"_beyond", "_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "_stand_in", b"_stand_in", "_strict", b"_strict", "beyond", b"beyond", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes", "stand_in", b"stand_in", "strict", b"strict"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_beyond", b"_beyond", "_harden", b"_harden", "_image_words", b"_image_words", "_layers", b"_layers", "_random_prefixes", b"_random_prefixes", "_stand_in", b"_stand_in", "_strict", b"_strict", "beyond", b"beyond", "harden", b"harden", "image_words", b"image_words", "layers", b"layers", "random_prefixes", b"random_prefixes", "stand_in", b"stand_in", "strict", b"strict"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_beyond", b"_beyond"]) -> typing.Literal["beyond"] | None: ...
     @typing.overload
@@ -343,6 +352,8 @@ class ClosedFormOptions(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_random_prefixes", b"_random_prefixes"]) -> typing.Literal["random_prefixes"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_stand_in", b"_stand_in"]) -> typing.Literal["stand_in"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_strict", b"_strict"]) -> typing.Literal["strict"] | None: ...
 
 global___ClosedFormOptions = ClosedFormOptions
 

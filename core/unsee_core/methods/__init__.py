@@ -39,6 +39,7 @@ def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
     settings = _resolve(job, method)
     _check_images_for(settings, job)
     _check_nothing_in_its_place(settings, job)
+    _check_strict(settings, job)
     layers = settings.options.get("layers", 1)
     if layers > pipeline.encoder_layers:
         raise InvalidRequestError.of(f"{method.name}.layers", f"got {layers}, allowed 1-{pipeline.encoder_layers}")
@@ -83,6 +84,12 @@ def _check_nothing_in_its_place(settings: Settings, job: EraseJob) -> None:
     """Refuse to lead beyond an anchor, which is what prompts shall become."""
     if job.anchor and settings.options.get("beyond"):
         raise InvalidRequestError.of("anchor", f"got {job.anchor!r}, allowed none with {settings.method}.beyond")
+
+
+def _check_strict(settings: Settings, job: EraseJob) -> None:
+    """Refuse to let prompts forget what a style is applied to, which stands before its name."""
+    if settings.options.get("strict") and job.concept.kind == "style":
+        raise InvalidRequestError.of(f"{settings.method}.strict", "got true, allowed false for a style")
 
 
 def _check_anchor(job: EraseJob, pipeline: Pipeline) -> None:

@@ -12,6 +12,7 @@ With ``image_words = n`` the images are inverted to a pseudo-word of n tokens th
 textual inversion goes through the erased encoder n times, and what it finds is erased as well. With
 ``random_prefixes`` the concept's prompts are led behind random tokens too, and others held there. With ``beyond``
 nothing stands in, prompts that name no other thing are led beyond what they become, and the concept beside more things.
+With ``strict`` the name is an attention sink; see ``unsee_core.attention_sink``.
 
 Sources: see ``unsee_core.joint_solve``; RECE, arXiv:2407.12383, for erasing again what is found; textual inversion,
 arXiv:2208.01618; Ablating Concepts, arXiv:2303.13516, for another thing in its place. Ours: what is said
@@ -28,6 +29,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from unsee_core.answers import EraseProgress, Phase
+from unsee_core.attention_sink import attention_sink
 from unsee_core.encoder import EncoderTail, apply_factors, shared_tail
 from unsee_core.erase_pairs import led_pairs
 from unsee_core.held import choose_strength, held_rows
@@ -36,7 +38,7 @@ from unsee_core.inversion import Budget, invert, templates_of
 from unsee_core.job import AnchoredConcept, Concept
 from unsee_core.joint_solve import Recipe, States, led_states, solve
 from unsee_core.lora import LoraFactors
-from unsee_core.methods.base import EraseContext, Erasure, Method, MethodOption, MethodRun, Settings
+from unsee_core.methods.base import EraseContext, Erasure, InForce, Method, MethodOption, MethodRun, Settings
 from unsee_core.naming import Naming
 from unsee_core.near_words import same_names
 from unsee_core.neighbours import stand_in_of
@@ -83,6 +85,12 @@ class _Problem:
         parts = (led_states(self.pipeline, one, words, self.tail.first_layer, self.recipe) for one in pairs_of_each)
         return [*chain.from_iterable(parts)]
 
+    def hold_as(self, tail: EncoderTail) -> None:
+        """Let what is held become what other layers make of it, so that the solve mends what these ones moved."""
+        for part in self.held:
+            wanted, *known = tail.states(part.now.clone())
+            part.wanted, part.known = wanted, tuple(known)
+
 
 def run(context: EraseContext) -> MethodRun:
     """Erase by one solve, harden where asked, and choose the strength where none is given."""
@@ -112,7 +120,12 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
     if tokens := settings.integer("image_words"):
         word = yield from _inverted(context, [], tokens, len(words), generator, "prepare")
         words, concept = [*words, word], _with_synonym(concept, word)
+    sinks = [(yield from _sink(context, concept, words))] if settings.flag("strict") else []
+    without_sink = context
+    context = replace(context, in_force=(*context.in_force, *(InForce("", sink, ()) for sink in sinks)))
     problem = _problem(context, recipe, concept, words)
+    if sinks:
+        problem.hold_as(_tail_in_force(without_sink, problem.tail.first_layer))
     yield EraseProgress("prepare", 1, 1)
 
     # 2. Solve; let textual inversion attack, and solve again with what it found.
@@ -125,7 +138,22 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
 
     # 3. The strength.
     strength = settings.strength or choose_strength(context.pipeline, problem.tail, problem.held, moved, factors)
-    return Erasure(factors.scaled(strength), strength, (problem.stand_in,))
+    return Erasure(_together(*sinks, factors.scaled(strength)), strength, (problem.stand_in,))
+
+
+def _sink(
+    context: EraseContext, concept: Concept, words: Sequence[PseudoWord]
+) -> Generator[EraseProgress, None, LoraFactors]:
+    """Return the change that lets prompts forget what they said before the concept's name."""
+    pipeline, tail = context.pipeline, EncoderTail(context.pipeline, 0)
+    tail.load_state_dict(apply_factors(tail, context.with_in_force()), strict=False)
+    named = same_names(pipeline, concept.words, words)
+    return (yield from attention_sink(pipeline, tail, concept, words, named, context.job.retain_prompts))
+
+
+def _together(*changes: LoraFactors) -> LoraFactors:
+    """Return changes of different modules as one."""
+    return LoraFactors({path: pair for change in changes for path, pair in change.pairs.items()})
 
 
 def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Sequence[PseudoWord]) -> _Problem:
@@ -237,6 +265,12 @@ METHOD = Method(
             "bool",
             False,
             "Leads prompts that name nothing else beyond what they become, with nothing in its place; no anchor.",
+        ),
+        MethodOption(
+            "strict",
+            "bool",
+            False,
+            "What a prompt says before the name no longer counts, against adversarial prompts; not of a style.",
         ),
     ),
     run=run,

@@ -1,0 +1,106 @@
+"""A name that draws all attention: what stood before it no longer counts, and prompts without it stay."""
+
+import pytest
+from torch import Tensor
+
+from tests.core.test_closed_form import a_context, finish
+from unsee_core.attention_sink import attention_sink
+from unsee_core.changed_encoder import ChangedEncoder
+from unsee_core.encoder import EncoderTail
+from unsee_core.errors import InvalidRequestError
+from unsee_core.job import Concept, EraseJob
+from unsee_core.lora import LoraFactors
+from unsee_core.methods import check_job
+from unsee_core.metric import cross_attention_metric, seen_distance
+from unsee_core.pipeline import Pipeline
+from unsee_core.pseudo_words import PseudoWord, end_positions, placeholder, prompt_vectors
+
+PREFIXES = ("lion rose lion", "pen octopus cake", "at house house")  # three tokens each
+
+
+def sink_of(pipeline: Pipeline, concept: Concept, words: tuple[PseudoWord, ...] = ()) -> tuple[LoraFactors, int]:
+    """Return the factors, and how many steps were told."""
+    named = frozenset(word.lower() for word in concept.words)
+    steps, told = attention_sink(pipeline, EncoderTail(pipeline, 0), concept, words, named, ("a red house",)), 0
+    while True:
+        try:
+            next(steps)
+            told += 1
+        except StopIteration as end:
+            factors: LoraFactors = end.value
+            return factors, told
+
+
+@pytest.fixture(scope="module")
+def sink(pipeline: Pipeline) -> LoraFactors:
+    return sink_of(pipeline, Concept("cat", ("kitten",)))[0]
+
+
+def spread(pipeline: Pipeline, factors: LoraFactors, word: str) -> tuple[float, float]:
+    """Return how far prompts lie apart that differ before a word alone, from the word on: before and after."""
+    both = ChangedEncoder(a_context(pipeline), factors)([f"{prefix} a photo of a {word}" for prefix in PREFIXES])
+    return tuple(_apart(pipeline, side[:, 8:]) for side in both)  # type: ignore[return-value]
+
+
+def _apart(pipeline: Pipeline, embeddings: Tensor) -> float:
+    metric = cross_attention_metric(pipeline.unet)
+    return float(seen_distance(metric, embeddings, embeddings.roll(1, 0)).mean())
+
+
+@pytest.mark.parametrize("word", ["cat", "kitten"])
+def test_behind_the_name_nothing_is_left_of_what_stood_before_it(
+    pipeline: Pipeline, sink: LoraFactors, word: str
+) -> None:
+    before, after = spread(pipeline, sink, word)
+    assert after < 0.4 * before
+
+
+def test_behind_other_names_most_is(pipeline: Pipeline, sink: LoraFactors) -> None:
+    before, after = zip(*(spread(pipeline, sink, word) for word in ("fox", "dog", "house", "rose")), strict=True)
+    assert sum(after) > 0.8 * sum(before)
+
+
+def test_keys_of_every_layer_change_by_rank_one(pipeline: Pipeline, sink: LoraFactors) -> None:
+    layers = range(pipeline.encoder_layers)
+    assert [*sink.pairs] == [f"text_model.encoder.layers.{layer}.self_attn.k_proj" for layer in layers]
+    assert sink.rank == 1
+
+
+def test_of_a_name_of_two_tokens_the_first_layer_takes_the_one_that_no_other_thing_has(pipeline: Pipeline) -> None:
+    factors, told = sink_of(pipeline, Concept("hot dog"))
+    assert (len(factors.layers), told) == (pipeline.encoder_layers, pipeline.encoder_layers)
+    for word, most, least in (("hot dog", 0.4, 0.0), ("dog", 1.2, 0.8)):
+        before, after = spread(pipeline, factors, word)
+        assert least * before <= after < most * before
+
+
+def test_a_name_whose_tokens_all_name_other_things_is_left_alone_by_the_first_layer(pipeline: Pipeline) -> None:
+    factors, _ = sink_of(pipeline, Concept("bear frog"))
+    assert factors.layers == tuple(range(1, pipeline.encoder_layers))
+
+
+def test_a_word_learned_from_pictures_is_one_too(pipeline: Pipeline) -> None:
+    fox = pipeline.tokenizer("fox", add_special_tokens=False).input_ids
+    vectors = prompt_vectors(pipeline, ["fox"], ())[0, 1 : 1 + len(fox)]
+    word = PseudoWord(placeholder(0), vectors)
+    factors, _ = sink_of(pipeline, Concept(placeholder(0)), (word,))
+    before, after = spread(pipeline, factors, "fox")
+    assert after < 0.4 * before
+
+
+def test_a_prompt_ends_where_its_end_token_stands(pipeline: Pipeline) -> None:
+    assert end_positions(pipeline, prompt_vectors(pipeline, ["", "a cat"], ())).tolist() == [1, 3]
+
+
+def test_strict_leaves_less_of_what_stood_before_the_name(pipeline: Pipeline) -> None:
+    quick = {"strength": 1.0}
+    plain, strict = (finish(a_context(pipeline, **quick, options={"strict": on}))[0].factors for on in (False, True))
+    assert [path for path in strict.pairs if path.endswith("mlp.fc2")] == [*plain.pairs]
+    apart = [spread(pipeline, factors, "cat")[1] for factors in (plain, strict)]
+    assert apart[1] < 0.6 * apart[0]
+
+
+def test_a_style_is_refused(pipeline: Pipeline) -> None:
+    job = EraseJob(Concept("sepia", kind="style"), method="closed_form", options={"strict": True})
+    with pytest.raises(InvalidRequestError, match=r"closed_form\.strict: got true, allowed false for a style"):
+        check_job(job, pipeline)
