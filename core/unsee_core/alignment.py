@@ -1,5 +1,6 @@
 """Which position of an anchor's prompt takes the place of each position of a concept's prompt."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,21 @@ class Alignment:
     source: Tensor
     covered: Tensor
     ends: Tensor
+
+    def of(self, numbers: Sequence[int]) -> "Alignment":
+        """Return the alignment of some of the prompts."""
+        rows = list(numbers)
+        return Alignment(self.source[rows], self.covered[rows], self.ends[rows])
+
+    def behind(self, tokens: Tensor) -> "Alignment":
+        """Return the alignment of the prompts behind so many more tokens, ``(n,)``, with the same anchors.
+
+        The tokens go nowhere, and what stood at the end of the padding has no place any more.
+        """
+        positions = torch.arange(self.source.shape[1]) - tokens[:, None]
+        moved = positions.clamp_min(0)
+        covered = self.covered.gather(1, moved) & (positions > 0)
+        return Alignment(self.source.gather(1, moved), covered, self.ends + tokens)
 
     def gather(self, values: Tensor) -> Tensor:
         """Return an anchor's values ``(n, L, ...)`` where the concept's prompt has them."""

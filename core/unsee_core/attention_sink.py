@@ -35,10 +35,10 @@ from unsee_core.naming import Naming
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import TRAINED, with_article
 from unsee_core.pseudo_words import PseudoWord, end_positions, is_placeholder, prompt_vectors, without_padding
-from unsee_core.random_prefixes import mixed_prefixes, random_prefixes, readable
+from unsee_core.random_prefixes import prefixes_without, random_prefixes, readable
 from unsee_core.retained import vocabulary_prompts
 
-MARGIN = 2.0
+MARGIN = 4.0
 RIDGE = 1e-3  # as a share of the inputs' mean second moment
 PREFIXES = 48
 WITHOUT_PREFIX = 4  # of so many prompts one
@@ -72,7 +72,7 @@ def attention_sink(
     def without_names(texts: Iterable[str]) -> list[str]:
         return [text for text in texts if naming.first_in(text) is None]
 
-    prefixes = without_names(mixed_prefixes(pipeline, PREFIXES))
+    prefixes = prefixes_without(pipeline, named, PREFIXES)
     said = [*_sayings(concept, prefixes)]
     prompts = prompt_vectors(pipeline, [one.prompt for one in said], words)
     names = end_positions(pipeline, prompt_vectors(pipeline, [one.upto for one in said], words)) - 1  # (n,)

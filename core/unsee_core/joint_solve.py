@@ -32,7 +32,7 @@ from unsee_core.least_squares import add_second_moment, solve_low_rank
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.metric import cross_attention_metric
 from unsee_core.pipeline import Pipeline
-from unsee_core.pseudo_words import PseudoWord, prompt_vectors
+from unsee_core.pseudo_words import PseudoWord, end_positions, prompt_vectors
 
 FULL_EVERY = 24  # prompts; of the others late positions, all padding, are left out: they see the same and cost the most
 LED_CUTS, HELD_CUTS = (12, 16), (8, 10, 16)  # positions
@@ -129,6 +129,7 @@ def led_states(
     words: Sequence[PseudoWord],
     first_layer: int,
     recipe: Recipe,
+    prefixes: Sequence[str] = (),
 ) -> list[States]:
     """Return the states of prompts and of what each becomes; weights sum to 1 over all.
 
@@ -138,9 +139,17 @@ def led_states(
         words: that stand in them.
         first_layer: the first that the states enter.
         recipe: of the solve.
+        prefixes: each stands before a prompt, which takes turns, and not before what that becomes.
     """
     prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*pairs, strict=True))
     alignment = align(prompts, becomes, end_vector(pipeline))
+    if prefixes:
+        turns = [i % len(pairs) for i in range(len(prefixes))]
+        pairs = [pairs[i] for i in turns]
+        bare_ends, becomes = alignment.ends[turns], becomes[turns]
+        texts = [f"{prefix} {prompt}" for prefix, (prompt, _) in zip(prefixes, pairs, strict=True)]
+        prompts = prompt_vectors(pipeline, texts, words)
+        alignment = alignment.of(turns).behind(end_positions(pipeline, prompts).cpu() - bare_ends)
     needed = (alignment.ends + 1 + NEAR_PADDING // 2).tolist()
     beyond = torch.zeros(len(pairs), device=pipeline.device)
     if recipe.beyond:

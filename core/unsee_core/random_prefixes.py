@@ -2,7 +2,10 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import islice
 
+from unsee_core.naming import Naming
 from unsee_core.pipeline import Pipeline
 
 MOST_TOKENS = 6
@@ -16,15 +19,26 @@ def random_prefixes(pipeline: Pipeline, count: int) -> tuple[str, ...]:
     return tuple(_prefix(pipeline, draw) for _ in range(count))
 
 
-def mixed_prefixes(pipeline: Pipeline, count: int) -> tuple[str, ...]:
-    """Return texts of 1-6 parts each, three of four of them nouns of the vocabulary and the others random tokens."""
-    draw, nouns = random.Random(2), pipeline.vocabulary.nouns  # noqa: S311 - which is no secret
+def prefixes_without(pipeline: Pipeline, named: AbstractSet[str], count: int) -> tuple[str, ...]:
+    """Return texts of 1-6 parts without any of the names: of four parts three are nouns of the vocabulary.
+
+    The others are random tokens.
+
+    Args:
+        pipeline: its tokenizer and vocabulary are read.
+        named: in lower case.
+        count: how many to return.
+    """
+    draw, naming = random.Random(2), Naming(named, pipeline.vocabulary)  # noqa: S311 - which is no secret
+    nouns = [noun for noun in pipeline.vocabulary.nouns if naming.first_in(noun) is None]
     tokens = _texts(pipeline, draw)
 
-    def part() -> str:
-        return draw.choice(nouns) if nouns and draw.random() < NOUNS else next(tokens)
+    def text() -> str:
+        parts = range(draw.randint(1, MOST_TOKENS))
+        return " ".join(draw.choice(nouns) if nouns and draw.random() < NOUNS else next(tokens) for _ in parts)
 
-    return tuple(" ".join(part() for _ in range(draw.randint(1, MOST_TOKENS))) for _ in range(count))
+    texts = iter(text, None)
+    return tuple(islice((one for one in texts if naming.first_in(one) is None), count))
 
 
 def behind_prefixes(pipeline: Pipeline, prompts: Sequence[str], count: int) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ Every reader must arrive at the encoder whose weights are W + B A.
 
 import io
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 

@@ -3,7 +3,7 @@
 import pytest
 from torch import Tensor
 
-from tests.core.test_closed_form import a_context, finish
+from tests.core.test_closed_form import a_context, finish, ratio
 from unsee_core.attention_sink import attention_sink
 from unsee_core.changed_encoder import ChangedEncoder
 from unsee_core.encoder import EncoderTail
@@ -40,6 +40,10 @@ def spread(pipeline: Pipeline, factors: LoraFactors, word: str) -> tuple[float, 
     """Return how far prompts lie apart that differ before a word alone, from the word on: before and after."""
     both = ChangedEncoder(a_context(pipeline), factors)([f"{prefix} a photo of a {word}" for prefix in PREFIXES])
     return tuple(_apart(pipeline, side[:, 8:]) for side in both)  # type: ignore[return-value]
+
+
+def strict(pipeline: Pipeline, **options: int) -> LoraFactors:
+    return finish(a_context(pipeline, options={"strict": True, **options}))[0].factors
 
 
 def _apart(pipeline: Pipeline, embeddings: Tensor) -> float:
@@ -92,12 +96,27 @@ def test_a_prompt_ends_where_its_end_token_stands(pipeline: Pipeline) -> None:
     assert end_positions(pipeline, prompt_vectors(pipeline, ["", "a cat"], ())).tolist() == [1, 3]
 
 
-def test_strict_leaves_less_of_what_stood_before_the_name(pipeline: Pipeline) -> None:
-    quick = {"strength": 1.0}
-    plain, strict = (finish(a_context(pipeline, **quick, options={"strict": on}))[0].factors for on in (False, True))
-    assert [path for path in strict.pairs if path.endswith("mlp.fc2")] == [*plain.pairs]
-    apart = [spread(pipeline, factors, "cat")[1] for factors in (plain, strict)]
-    assert apart[1] < 0.6 * apart[0]
+def test_strict_leaves_hardly_anything_of_what_stood_before_the_name(pipeline: Pipeline) -> None:
+    unedited, left = spread(pipeline, strict(pipeline), "cat")
+    assert left < 0.2 * unedited
+    plain = finish(a_context(pipeline))[0].factors
+    assert spread(pipeline, plain, "cat")[1] > 0.8 * unedited
+
+
+def test_strict_changes_all_keys_and_the_last_mlp_unless_told_how_many(pipeline: Pipeline) -> None:
+    for options, layers in (({}, 1), ({"layers": 2}, 2)):
+        pairs = strict(pipeline, **options).pairs
+        mlps = [path for path in pairs if path.endswith("mlp.fc2")]
+        assert (len(mlps), len(pairs)) == (layers, layers + pipeline.encoder_layers)
+
+
+def test_strict_leads_the_name_away_wherever_it_stands(pipeline: Pipeline) -> None:
+    """Others stay: they move less than a third of the way that the concept does."""
+    factors = strict(pipeline)
+    assert ratio(pipeline, factors, Concept("cat")) < 0.4
+    before, after = ChangedEncoder(a_context(pipeline), factors)(["a photo of a cat", "a photo of a fox"])
+    moved = seen_distance(cross_attention_metric(pipeline.unet), before, after)
+    assert moved[1] < moved[0] / 3
 
 
 def test_a_style_is_refused(pipeline: Pipeline) -> None:

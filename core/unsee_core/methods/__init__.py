@@ -1,6 +1,7 @@
 """The erasing methods by name, and the checks that need method and model."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from unsee_core.errors import InvalidRequestError
 from unsee_core.job import Concept, EraseJob, OptionValue
@@ -36,10 +37,9 @@ def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
     if job.adapters_in_force and not method.uses_adapters:
         allowed = f"allowed 0: {method.name} has no use for any"
         raise InvalidRequestError.of("adapters_in_force", f"got {len(job.adapters_in_force)}, {allowed}")
-    settings = _resolve(job, method)
+    settings = _with_strict(_resolve(job, method), job)
     _check_images_for(settings, job)
     _check_nothing_in_its_place(settings, job)
-    _check_strict(settings, job)
     layers = settings.options.get("layers", 1)
     if layers > pipeline.encoder_layers:
         raise InvalidRequestError.of(f"{method.name}.layers", f"got {layers}, allowed 1-{pipeline.encoder_layers}")
@@ -86,10 +86,19 @@ def _check_nothing_in_its_place(settings: Settings, job: EraseJob) -> None:
         raise InvalidRequestError.of("anchor", f"got {job.anchor!r}, allowed none with {settings.method}.beyond")
 
 
-def _check_strict(settings: Settings, job: EraseJob) -> None:
-    """Refuse to let prompts forget what a style is applied to, which stands before its name."""
-    if settings.options.get("strict") and job.concept.kind == "style":
+def _with_strict(settings: Settings, job: EraseJob) -> Settings:
+    """Return the settings with what ``strict`` asks for: no style, and one layer where the job does not say.
+
+    Raises:
+        InvalidRequestError: what a style is applied to stands before its name, and would be forgotten.
+    """
+    if not settings.options.get("strict"):
+        return settings
+    if job.concept.kind == "style":
         raise InvalidRequestError.of(f"{settings.method}.strict", "got true, allowed false for a style")
+    return replace(
+        settings, options={**settings.options, "layers": job.options.get("layers", closed_form.STRICT_LAYERS)}
+    )
 
 
 def _check_anchor(job: EraseJob, pipeline: Pipeline) -> None:

@@ -44,11 +44,13 @@ from unsee_core.near_words import same_names
 from unsee_core.neighbours import stand_in_of
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, placeholder
-from unsee_core.random_prefixes import random_prefixes
+from unsee_core.random_prefixes import prefixes_without, random_prefixes
 
 INVERSION_STEPS = 80
 HARDEN_TOKENS = 2
 PREFIXES = 32
+BEHIND = 96
+STRICT_LAYERS = 1  # an attention behind a changed MLP would no longer find the name
 BEYOND, BESIDE_BEYOND = 1.0, 84
 
 
@@ -59,6 +61,7 @@ class _Problem:
     Attributes:
         stand_in: takes the concept's place; "" for none.
         revived: what adapters in force put the concept in the place of, and which therefore is led away, too.
+        prefixes: stand before prompts, which lose them; none: nothing does.
     """
 
     pipeline: Pipeline
@@ -69,6 +72,7 @@ class _Problem:
     stand_in: str
     revived: tuple[Concept, ...]
     held: list[States]
+    prefixes: tuple[str, ...]
 
     def led(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
         """Return what is led."""
@@ -82,8 +86,14 @@ class _Problem:
             prefixes=random_prefixes(self.pipeline, self.recipe.prefixes),
             stand_ins=[self.stand_in] * len(concepts),
         )
-        parts = (led_states(self.pipeline, one, words, self.tail.first_layer, self.recipe) for one in pairs_of_each)
-        return [*chain.from_iterable(parts)]
+        layer, recipe = self.tail.first_layer, self.recipe
+        parts = [part for one in pairs_of_each for part in led_states(self.pipeline, one, words, layer, recipe)]
+        if self.prefixes:
+            behind = (led_states(self.pipeline, one, words, layer, recipe, self.prefixes) for one in pairs_of_each)
+            parts += chain.from_iterable(behind)
+            for part in parts:
+                part.weights /= 2
+        return parts
 
     def hold_as(self, tail: EncoderTail) -> None:
         """Let what is held become what other layers make of it, so that the solve mends what these ones moved."""
@@ -103,6 +113,7 @@ def recipe_of(settings: Settings) -> Recipe:
     recipe = Recipe(
         layers=settings.integer("layers"),
         rank=settings.rank,
+        beside=0 if settings.flag("strict") else Recipe.beside,
         prefixes=prefixes,
         stand_in=settings.flag("stand_in"),
     )
@@ -167,7 +178,8 @@ def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Seq
         pipeline, named, context.job.retain_prompts, recipe, tail.first_layer, is_changed=bool(context.in_force)
     )
     noun = stand_in_of(context) if recipe.stand_in else ""
-    return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, noun, revived, held)
+    prefixes = prefixes_without(pipeline, named, BEHIND) if context.settings.flag("strict") else ()
+    return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, noun, revived, held, prefixes)
 
 
 def _revived(context: EraseContext, named: AbstractSet[str]) -> tuple[Concept, ...]:
@@ -245,7 +257,9 @@ METHOD = Method(
             above=True,
         ),
         MethodOption("rank", "int", 12, "Rank of every factor.", 1, 64),
-        MethodOption("layers", "int", 3, "How many of the text encoder's last layers change.", 1, 64),
+        MethodOption(
+            "layers", "int", 3, "How many of the text encoder's last layers change; with strict 1 unless given.", 1, 64
+        ),
         MethodOption("image_words", "int", 0, "Tokens of a pseudo-word learned from images and erased too.", 0, 5),
         MethodOption("harden", "int", 0, "Rounds of textual inversion whose finds are erased too; needs images.", 0, 8),
         MethodOption(
