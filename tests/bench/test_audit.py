@@ -33,6 +33,7 @@ def line(concept: str, *rows: dict[str, Any]) -> dict[str, Any]:
         "harden": 0,
         "random_prefixes": False,
         "beyond": False,
+        "strict": False,
         "seconds": 9.0,
         "first_row_s": 1.0,
         "agreement": {"hits": 5, "of": 6},
@@ -80,6 +81,8 @@ def test_the_models_verdict_agrees_where_it_falls_on_the_judges_side() -> None:
         (["--random-prefixes", "--methods", "sdd"], "--random-prefixes: allowed with --methods closed_form alone"),
         (["--beyond", "--methods", "sdd"], "--beyond: allowed with --methods closed_form alone"),
         (["--whole-half", "--concepts", "dog"], "argument --concepts: not allowed with argument --whole-half"),
+        (["--strict", "--methods", "sdd"], "--strict: allowed with --methods closed_form alone"),
+        (["--strict", "--concepts", "dog", "sepia"], "--concepts: got 'sepia', allowed objects alone with --strict"),
         (["--attacks", "guess"], "invalid choice"),
     ],
 )
@@ -92,6 +95,7 @@ def test_what_does_not_fit_ends_the_program(words: list[str], message: str, caps
 def test_the_whole_half_is_every_object_and_look_of_it() -> None:
     assert len(bench.parse(["--whole-half"]).concepts) == 25 + 3
     assert len(bench.parse([]).concepts) == 4 + 3
+    assert len(bench.parse(["--whole-half", "--strict"]).concepts) == 25
 
 
 def test_a_second_run_goes_on_from_the_first(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

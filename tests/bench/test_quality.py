@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel
 from bench import budgets, cells, lines, quality
 from bench.asking import Sizes, asked_of
 from bench.budgets import Budget
-from bench.editing import IMAGES_ALONE, OPTIONS, edit
+from bench.editing import IMAGES_ALONE, OPTIONS, can_erase, edit
 from bench.eyes import ClipJudge, OwnJudge
 from bench.gallery import Gallery
 from bench.measures import Measure
@@ -112,10 +112,15 @@ def test_an_options_row_is_the_default_method_with_it(
         quality.settings_of(tiny_pipeline, name, quality.job_of("dog", name)) for name in ("closed_form", method)
     )
     assert job.options == options
-    assert chosen.options == plain.options | options
+    assert chosen.options == plain.options | options | ({"layers": 1} if method == "strict" else {})
     assert chosen.method == plain.method == "closed_form"
     assert (quality.recipe_of(chosen) == quality.recipe_of(plain)) == (method == "harden")
     assert quality.recipe_of(chosen)["rank"] == plain.rank
+
+
+def test_a_look_is_not_erased_strictly():
+    assert [can_erase("strict", name) for name in ("dog", "ink sketch")] == [True, False]
+    assert can_erase("closed_form", "ink sketch")
 
 
 def test_images_alone_are_erased_by_the_default_method_without_a_name(tiny_pipeline: Pipeline):

@@ -22,7 +22,7 @@ BUDGET = {"prompt_steps": 2, "restarts": 1, "inversion_tokens": [1], "drawing_st
 def a_line(concept: str, prompt: str, **changes: Any) -> dict[str, Any]:
     pipeline = load_pipeline(str(MODEL), device="cpu")
     rows = [{"attack": "name", "adapter": {}}, {"attack": "adversarial_prompt", "adapter": {"detail": prompt}}]
-    hardening = {"harden": 0, "random_prefixes": True, "beyond": False}
+    hardening = {"harden": 0, "random_prefixes": True, "beyond": False, "strict": False}
     line = {"concept": concept, "method": "closed_form", "seed": 0, "budget": BUDGET, "rows": rows} | hardening
     settings = settings_of(pipeline, "closed_form", unnamed.job_of_line(line))
     made = {"model": pipeline.digests.model, "settings": asdict(settings), "recipe": recipe_of(settings)}

@@ -292,7 +292,7 @@ class ClosedFormOptions(google.protobuf.message.Message):
     STRICT_FIELD_NUMBER: builtins.int
     layers: builtins.int
     """How many of the text encoder's last layers change, 1 to all. Absent: the
-    method's default.
+    method's default, with `strict` 1.
     """
     image_words: builtins.int
     """Tokens of a pseudo-word that is learned from the images and erased too,
