@@ -44,6 +44,18 @@ def test_what_stands_after_the_concept_goes_to_itself(prompt: str, anchor: str, 
     assert set(written[len(prompt) + 1 :]) == {"!"}
 
 
+def test_behind_a_prefix_the_rest_goes_where_it_went_and_the_prefix_nowhere() -> None:
+    """The first position of these letters stands for the token that begins a prompt."""
+    bare = align(rows("^axb", "^x"), rows("^awwb", "^w"), rows("")[0, 0])
+    found = bare.of([1, 0]).behind(torch.tensor([3, 2]))  # "^pppx", "^ppaxb"
+    assert found.ends.tolist() == [5, 6]
+    assert [int(row.float().argmax()) for row in found.covered] == [4, 4]
+    written = [(anchor + END).ljust(LENGTH, "!") for anchor in ("^w", "^awwb")]
+    for row, text, rest in zip(found.source.tolist(), written, ("w.", "wb."), strict=True):
+        assert "".join(text[i] for i in row)[4 : 4 + len(rest)] == rest
+        assert {text[i] for i in row[4 + len(rest) :]} == {"!"}
+
+
 def test_weights_are_shared_fairly_and_cover_nothing_before_the_concept() -> None:
     found = align(rows("axb", "abxcd"), rows("ab", "abcd"), rows("")[0, 0])
     weights = found.weights()
