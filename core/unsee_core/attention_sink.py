@@ -142,7 +142,7 @@ def _all_tokens(pipeline: Pipeline, naming: Naming) -> Iterator[Tensor]:
     texts = ((number, readable(pipeline, number)) for number in numbers)
     allowed = torch.tensor([number for number, text in texts if text and naming.first_in(text) is None])
     for rows in allowed.split(pipeline.max_tokens):
-        yield with_positions(pipeline, token_vectors(pipeline, rows)[None])
+        yield with_positions(pipeline, token_vectors(pipeline, rows).float()[None])
 
 
 @dataclass(frozen=True)
