@@ -221,7 +221,8 @@ def _mlp_keys(layer: Any, hidden: Tensor, config: CLIPTextConfig) -> tuple[Tenso
 
 def _by_head(projected: Tensor, heads: int) -> Tensor:
     """Return ``(B, heads, L, d / heads)`` of ``(B, L, d)``."""
-    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: Tensor = projected.unflatten(-1, (heads, -1))
+    return split.transpose(1, 2)
 
 
 def _attention(attention: Any, hidden: Tensor, heads: int) -> Tensor:
