@@ -182,7 +182,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--half", choices=tuple(OBJECT_HALVES), default="held-out")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--concepts", nargs="+", help="only these of the half; default: its first four and its looks")
+    which.add_argument(
+        "--concepts", nargs="+", help="only these of the half; default: its first four, and its looks without --strict"
+    )
     which.add_argument(
         "--whole-half", action="store_true", help="every concept of the half; every object of it with --strict"
     )

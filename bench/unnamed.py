@@ -55,7 +55,7 @@ def found_prompts(audited: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[st
 
 def job_of_line(line: Mapping[str, Any]) -> EraseJob:
     """Return the erasure that was audited."""
-    hardening = argparse.Namespace(**{option: line[option] for option in HARDENING})
+    hardening = argparse.Namespace(**{option: line.get(option, False) for option in HARDENING})
     return erasing(line["concept"], line["method"], hardening)
 
 

@@ -5,12 +5,14 @@ left of the name itself. Here the keys of all attention layers, from the first w
 change of rank one, so that every position from the name on attends to the name:
 
     k'(x) = k(x) + u (w x)
-    w = argmin  mean_i (w x_i - 1)^2 + mean_j (w x_j)^2 + RIDGE |w|^2
-    u = argmin  mean_p (q_p u - m_p)^2 + RIDGE |u|^2        in each head
-    m_p = sqrt(d) max(0, MARGIN + logsumexp_j (q_p k_j / sqrt(d)) - q_p k_i / sqrt(d))
+    w ~ argmin  mean_i (w x_i - 1)^2 + sum_J mean_(j in J) (w x_j)^2 + ridge |w|^2,   scaled so that mean_i w x_i = 1
+    u = argmin  mean_p (q_p u - m_p)^2 + ridge |u|^2        in each head
+    m_p = sqrt(d) max(0, MARGIN + logsumexp_(t <= p) (q_p k_t / sqrt(d)) - q_p k_i / sqrt(d))
 
-with x what enters the attention, i the name's last tokens, j what stands before them or in prompts without the name, p
-the positions from the name on, and d a head's width: e^MARGIN times as much attention goes to the name as to all else.
+with x what enters the attention; i the name's last token, in the first layer its own one, see below; J what stands
+before it, prompts without the name, and in the first layer all tokens; p the positions from the name on; d a head's
+width; and the ridge a share, RIDGE, of the mean of the moments' diagonal: e^MARGIN times as much attention goes to the
+name as to all that p sees.
 Those positions then carry the name alone, so that what leads it elsewhere leads all of them; and as the keys of what
 carries the name are raised, too, they go on to see each other and nothing before. Layer after layer, each as the
 changes before it leave it.
@@ -32,6 +34,7 @@ from unsee_core.encoder import KEY_PREFIX, EncoderTail, token_vectors, with_posi
 from unsee_core.job import Concept
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.naming import Naming
+from unsee_core.near_words import vocabulary_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import TRAINED, with_article
 from unsee_core.pseudo_words import PseudoWord, end_positions, is_placeholder, prompt_vectors, without_padding
@@ -78,8 +81,8 @@ def attention_sink(
     names = end_positions(pipeline, prompt_vectors(pipeline, [one.upto for one in said], words)) - 1  # (n,)
     known = without_names(vocabulary_prompts(pipeline.vocabulary))
     behind = (f"{prefix} {prompt}" for prefix, prompt in zip(prefixes, known, strict=False))
-    held = [*known, *behind, *without_names((*random_prefixes(pipeline, RANDOM), *retain_prompts))]
-    own = _Own(pipeline, known)
+    held = [*known, *without_names((*behind, *random_prefixes(pipeline, RANDOM), *retain_prompts))]
+    own = _Own(pipeline, [*known, *without_names((*vocabulary_names(pipeline), *retain_prompts))])
     after_own = torch.tensor([own.tokens_behind(one.word) for one in said], device=names.device)  # (n,)
     with torch.no_grad():
         led = with_positions(pipeline, prompts)
@@ -90,11 +93,11 @@ def attention_sink(
     pairs = {}
     for layer in range(pipeline.encoder_layers):
         back = after_own if layer == 0 else torch.zeros_like(after_own)
-        known_by = back >= 0
-        if known_by.any():
+        is_seen = back >= 0
+        if is_seen.any():
             path = f"encoder.layers.{layer}.self_attn.k_proj"
             held_sets = (others, tokens) if layer == 0 else (others,)
-            pair = _solve_layer(tail, layer, led[known_by], (names - back)[known_by], held_sets)
+            pair = _solve_layer(tail, layer, led[is_seen], (names - back)[is_seen], held_sets)
             pairs[KEY_PREFIX + path] = pair
             tail.get_parameter(f"{path}.weight").add_((pair.b @ pair.a).to(led.device))
         with torch.no_grad():
@@ -111,7 +114,7 @@ def _solve_layer(tail: EncoderTail, layer: int, led: Tensor, names: Tensor, held
     at_name = inputs[torch.arange(len(inputs), device=inputs.device), names]
 
     # 1. What tells the name from all else.
-    elsewhere = (inputs[is_before], *(tail.attention_inputs(layer, held)[0].flatten(0, 1) for held in held_sets))
+    elsewhere = (inputs[is_before], *(tail.normed(layer, held).flatten(0, 1) for held in held_sets))
     moment = torch.stack([some.T @ some / len(some) for some in (at_name, *elsewhere)]).sum(0)
     detector = _ridge_solution(moment, at_name.mean(0))
     detector = detector / (at_name @ detector).mean()
@@ -171,7 +174,7 @@ class _Own:
 
     Args:
         pipeline: its tokenizer is read.
-        held: prompts of other things.
+        held: prompts and names of other things.
     """
 
     def __init__(self, pipeline: Pipeline, held: Sequence[str]) -> None:

@@ -117,6 +117,12 @@ class EncoderTail(nn.Module):
         return _through((self.get_submodule(f"encoder.layers.{layer}"),), hidden, self._config)
 
     @torch.no_grad()
+    def normed(self, layer: int, hidden: Tensor) -> Tensor:
+        """Return what enters a layer's attention, ``(B, L, d)``, from the hidden states that enter the layer."""
+        inputs: Tensor = self.get_submodule(f"encoder.layers.{layer}.layer_norm1")(hidden)
+        return inputs
+
+    @torch.no_grad()
     def attention_inputs(self, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what enters a layer's attention, ``(B, L, d)``, its queries and its keys.
 
@@ -127,7 +133,7 @@ class EncoderTail(nn.Module):
             hidden: the hidden states that enter it, ``(B, L, d)`` float32.
         """
         module: Any = self.get_submodule(f"encoder.layers.{layer}")
-        inputs = module.layer_norm1(hidden)
+        inputs = self.normed(layer, hidden)
         heads = self._config.num_attention_heads
         queries, keys = (
             _by_head(projection(inputs), heads) for projection in (module.self_attn.q_proj, module.self_attn.k_proj)

@@ -1,6 +1,10 @@
 """A name that draws all attention: what stood before it no longer counts, and prompts without it stay."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
+import torch
 from torch import Tensor
 
 from tests.core.test_closed_form import a_context, finish, ratio
@@ -9,8 +13,10 @@ from unsee_core.changed_encoder import ChangedEncoder
 from unsee_core.encoder import EncoderTail
 from unsee_core.errors import InvalidRequestError
 from unsee_core.job import Concept, EraseJob
-from unsee_core.lora import LoraFactors
-from unsee_core.methods import check_job
+from unsee_core.joint_solve import led_states
+from unsee_core.lora import LoraFactors, LoraPair
+from unsee_core.methods import EraseContext, check_job, closed_form
+from unsee_core.methods.base import InForce
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, end_positions, placeholder, prompt_vectors
@@ -44,6 +50,11 @@ def spread(pipeline: Pipeline, factors: LoraFactors, word: str) -> tuple[float, 
 
 def strict(pipeline: Pipeline, **options: int) -> LoraFactors:
     return finish(a_context(pipeline, options={"strict": True, **options}))[0].factors
+
+
+def an_erasure(pipeline: Pipeline, name: str, *synonyms: str) -> EraseContext:
+    job = EraseJob(Concept(name, synonyms), method="closed_form", strength=1.0, options={"strict": True})
+    return EraseContext(pipeline, job, (), check_job(job, pipeline))
 
 
 def _apart(pipeline: Pipeline, embeddings: Tensor) -> float:
@@ -117,6 +128,80 @@ def test_strict_leads_the_name_away_wherever_it_stands(pipeline: Pipeline) -> No
     before, after = ChangedEncoder(a_context(pipeline), factors)(["a photo of a cat", "a photo of a fox"])
     moved = seen_distance(cross_attention_metric(pipeline.unet), before, after)
     assert moved[1] < moved[0] / 3
+
+
+@pytest.mark.parametrize(
+    ("concept", "changes"),
+    [
+        (Concept("cat"), {"anchor": "dog"}),
+        (Concept("cat"), {"options": {"strict": True, "stand_in": False}}),
+        (Concept("Ada Lovelace", kind="person"), {}),
+        (Concept("acme", kind="brand"), {}),
+        (Concept("cat", ("kitten", "kitty", "tomcat")), {}),
+    ],
+    ids=str,
+)
+def test_whatever_is_erased_forgets_what_stood_before_it(
+    pipeline: Pipeline, concept: Concept, changes: dict[str, object]
+) -> None:
+    """As many tokens stand before each word, so that the positions from the word on can be compared."""
+    given: dict[str, object] = {"method": "closed_form", "strength": 1.0, "options": {"strict": True}} | changes
+    job = EraseJob(concept, **given)  # type: ignore[arg-type]
+    context = EraseContext(pipeline, job, (), check_job(job, pipeline))
+    factors = finish(context)[0].factors
+    for word in concept.words:
+        before, after = spread(pipeline, factors, word)
+        assert after < 0.35 * before
+
+
+def test_every_word_is_led_behind_the_prefixes(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    behind: list[str] = []
+
+    def recorded(pipeline: Pipeline, pairs: Any, words: Any, layer: int, recipe: Any, prefixes: Any) -> Any:
+        if prefixes:
+            assert len(prefixes) >= len(pairs)
+            behind.extend(prompt for prompt, _ in pairs)
+        return led_states(pipeline, pairs, words, layer, recipe, prefixes)
+
+    monkeypatch.setattr(closed_form, "led_states", recorded)
+    words = ("cat", "kitten", "kitty", "tomcat")
+    finish(an_erasure(pipeline, *words))
+    counts = [sum(f"a photo of a {word}" == prompt for prompt in behind) for word in words]
+    assert counts == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("option", ["image_words", "harden"])
+def test_what_the_images_add_is_led_behind_prefixes_too(pipeline: Pipeline, option: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closed_form, "INVERSION_STEPS", 2)
+        context = a_context(pipeline, pictures=2, options={"strict": True, option: 1})
+        factors = finish(context)[0].factors
+    before, after = spread(pipeline, factors, "cat")
+    assert after < 0.35 * before
+
+
+def test_beside_an_adapter_in_force_the_keys_change_once_more(pipeline: Pipeline) -> None:
+    no_fox = finish(an_erasure(pipeline, "fox"))[0].factors
+    context = replace(an_erasure(pipeline, "cat"), in_force=(InForce("sha256:0", no_fox, ("fox",)),))
+    no_cat = finish(context)[0].factors
+    both = {key: (no_fox.pairs[key], no_cat.pairs[key]) for key in no_cat.pairs}
+    pairs = {key: LoraPair(torch.cat([f.a, c.a]), torch.cat([f.b, c.b], 1)) for key, (f, c) in both.items()}
+    for word in ("fox", "cat"):
+        before, after = spread(pipeline, LoraFactors(pairs), word)
+        assert after < 0.35 * before
+
+
+def test_a_token_that_other_names_have_is_no_sink_of_the_first_layer_though_no_prompt_says_it(
+    pipeline: Pipeline,
+) -> None:
+    known = replace(pipeline.vocabulary, further=("hot chocolate", "dog rose"))
+    factors, _ = sink_of(replace(pipeline, vocabulary=known), Concept("hot dog"))
+    assert factors.layers == tuple(range(1, pipeline.encoder_layers))
+
+
+def test_beyond_and_strict_are_two_ways(pipeline: Pipeline) -> None:
+    with pytest.raises(InvalidRequestError, match=r"strict: got true, allowed false with closed_form\.beyond"):
+        a_context(pipeline, options={"strict": True, "beyond": True})
 
 
 def test_a_style_is_refused(pipeline: Pipeline) -> None:

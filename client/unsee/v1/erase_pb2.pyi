@@ -325,7 +325,7 @@ class ClosedFormOptions(google.protobuf.message.Message):
     adversarial prompts, which draw the concept with other words before it.
     Another thing in the same prompt often goes, too. The keys of all layers
     change besides. Refused for a style, as what it is applied to stands before
-    it. Absent: false.
+    it, and with `beyond`. Absent: false.
     """
     def __init__(
         self,

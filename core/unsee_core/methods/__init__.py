@@ -37,9 +37,10 @@ def check_job(job: EraseJob, pipeline: Pipeline) -> Settings:
     if job.adapters_in_force and not method.uses_adapters:
         allowed = f"allowed 0: {method.name} has no use for any"
         raise InvalidRequestError.of("adapters_in_force", f"got {len(job.adapters_in_force)}, {allowed}")
-    settings = _with_strict(_resolve(job, method), job)
+    settings = _layers_of(_resolve(job, method), job)
     _check_images_for(settings, job)
     _check_nothing_in_its_place(settings, job)
+    _check_strict(settings, job)
     layers = settings.options.get("layers", 1)
     if layers > pipeline.encoder_layers:
         raise InvalidRequestError.of(f"{method.name}.layers", f"got {layers}, allowed 1-{pipeline.encoder_layers}")
@@ -86,19 +87,24 @@ def _check_nothing_in_its_place(settings: Settings, job: EraseJob) -> None:
         raise InvalidRequestError.of("anchor", f"got {job.anchor!r}, allowed none with {settings.method}.beyond")
 
 
-def _with_strict(settings: Settings, job: EraseJob) -> Settings:
-    """Return the settings with what ``strict`` asks for: no style, and one layer where the job does not say.
-
-    Raises:
-        InvalidRequestError: what a style is applied to stands before its name, and would be forgotten.
-    """
+def _layers_of(settings: Settings, job: EraseJob) -> Settings:
+    """Return the settings with fewer layers where ``strict`` is asked for and the job does not say how many."""
     if not settings.options.get("strict"):
         return settings
+    layers = job.options.get("layers", closed_form.STRICT_LAYERS)
+    return replace(settings, options={**settings.options, "layers": layers})
+
+
+def _check_strict(settings: Settings, job: EraseJob) -> None:
+    """Refuse to forget what a style is applied to, which stands before its name; and two ways to lead at once."""
+    if not settings.options.get("strict"):
+        return
     if job.concept.kind == "style":
         raise InvalidRequestError.of(f"{settings.method}.strict", "got true, allowed false for a style")
-    return replace(
-        settings, options={**settings.options, "layers": job.options.get("layers", closed_form.STRICT_LAYERS)}
-    )
+    if settings.options.get("beyond"):
+        raise InvalidRequestError.of(
+            f"{settings.method}.strict", f"got true, allowed false with {settings.method}.beyond"
+        )
 
 
 def _check_anchor(job: EraseJob, pipeline: Pipeline) -> None:

@@ -12,7 +12,8 @@ With ``image_words = n`` the images are inverted to a pseudo-word of n tokens th
 textual inversion goes through the erased encoder n times, and what it finds is erased as well. With
 ``random_prefixes`` the concept's prompts are led behind random tokens too, and others held there. With ``beyond``
 nothing stands in, prompts that name no other thing are led beyond what they become, and the concept beside more things.
-With ``strict`` the name is an attention sink; see ``unsee_core.attention_sink``.
+With ``strict`` the concept's words are attention sinks, by a change of all layers' keys; see
+``unsee_core.attention_sink``. What ``harden`` finds is none.
 
 Sources: see ``unsee_core.joint_solve``; RECE, arXiv:2407.12383, for erasing again what is found; textual inversion,
 arXiv:2208.01618; Ablating Concepts, arXiv:2303.13516, for another thing in its place. Ours: what is said
@@ -49,7 +50,7 @@ from unsee_core.random_prefixes import prefixes_without, random_prefixes
 INVERSION_STEPS = 80
 HARDEN_TOKENS = 2
 PREFIXES = 32
-BEHIND = 96
+LED_BEHIND = 96  # prefixes, each before one of each word's prompts
 STRICT_LAYERS = 1  # an attention behind a changed MLP would no longer find the name
 BEYOND, BESIDE_BEYOND = 1.0, 84
 
@@ -75,10 +76,21 @@ class _Problem:
     prefixes: tuple[str, ...]
 
     def led(self, concept: Concept, words: Sequence[PseudoWord]) -> list[States]:
-        """Return what is led."""
-        concepts = [AnchoredConcept(one, self.anchor) for one in (concept, *self.revived)]
+        """Return what is led, each concept with weight 1; with prefixes half of it each word's prompts behind them."""
+        concepts = (concept, *self.revived)
+        plain = [self._led([one], words, ()) for one in concepts]
+        if not self.prefixes:
+            return [*chain.from_iterable(plain)]
+        alone = [[replace(one, name=word, synonyms=()) for word in one.words] for one in concepts]
+        behind = [self._led(of_each_word, words, self.prefixes) for of_each_word in alone]
+        for part in chain.from_iterable((*plain, *behind)):
+            part.weights /= 2
+        return [*chain.from_iterable((*plain, *behind))]
+
+    def _led(self, concepts: Sequence[Concept], words: Sequence[PseudoWord], prefixes: Sequence[str]) -> list[States]:
+        """Return the states of concepts that share a weight of 1, behind the prefixes where there are any."""
         pairs_of_each = led_pairs(
-            concepts,
+            [AnchoredConcept(one, self.anchor) for one in concepts],
             self.named,
             self.pipeline.vocabulary,
             beside=self.recipe.beside,
@@ -87,12 +99,11 @@ class _Problem:
             stand_ins=[self.stand_in] * len(concepts),
         )
         layer, recipe = self.tail.first_layer, self.recipe
-        parts = [part for one in pairs_of_each for part in led_states(self.pipeline, one, words, layer, recipe)]
-        if self.prefixes:
-            behind = (led_states(self.pipeline, one, words, layer, recipe, self.prefixes) for one in pairs_of_each)
-            parts += chain.from_iterable(behind)
-            for part in parts:
-                part.weights /= 2
+        parts = [
+            part for pairs in pairs_of_each for part in led_states(self.pipeline, pairs, words, layer, recipe, prefixes)
+        ]
+        for part in parts:
+            part.weights /= len(concepts)
         return parts
 
     def hold_as(self, tail: EncoderTail) -> None:
@@ -178,7 +189,7 @@ def _problem(context: EraseContext, recipe: Recipe, concept: Concept, words: Seq
         pipeline, named, context.job.retain_prompts, recipe, tail.first_layer, is_changed=bool(context.in_force)
     )
     noun = stand_in_of(context) if recipe.stand_in else ""
-    prefixes = prefixes_without(pipeline, named, BEHIND) if context.settings.flag("strict") else ()
+    prefixes = prefixes_without(pipeline, named, LED_BEHIND) if context.settings.flag("strict") else ()
     return _Problem(pipeline, tail, recipe, context.job.anchor or "", named, noun, revived, held, prefixes)
 
 
