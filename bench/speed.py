@@ -25,7 +25,7 @@ import torch
 import unsee
 from bench.baselines import BASELINES
 from bench.drawing import MODEL
-from bench.editing import ALL_METHODS, edit, job_of
+from bench.editing import ALL_METHODS, can_erase, edit, job_of
 from bench.lines import RESULTS
 from bench.serving import running_server
 from unsee_core.methods import METHODS
@@ -121,13 +121,13 @@ def through_server(client: unsee.Client) -> Erase:
 
 
 def timed(erase: Erase, runners: Sequence[Runner], concepts: Sequence[str], repeats: int, place: str) -> list[Row]:
-    """Return a row for each runner; they take turns, concept by concept."""
-    timings: dict[str, list[Timing]] = {runner.label: [] for runner in runners}
+    """Return a row for each runner; they take turns, concept by concept, and leave out what they cannot erase."""
+    timings: dict[str, list[Timing]] = {}
     for runner in runners:
-        timings[runner.label].append(erase(runner, concepts[0]))
+        timings[runner.label] = [erase(runner, next(name for name in concepts if can_erase(runner.method, name)))]
     for _ in range(repeats):
         for concept in concepts:
-            for runner in runners:
+            for runner in (runner for runner in runners if can_erase(runner.method, concept)):
                 timings[runner.label].append(erase(runner, concept))
     rows = [Row.of(runner, place, timings[runner.label]) for runner in runners]
     for row in rows:
@@ -150,7 +150,7 @@ def markdown(content: Mapping[str, Any], rows: Sequence[Row]) -> str:
         f"`{content['command']}`, {content['date']}, {content['machine']}; {content['versions']}; model "
         f"{content['model'][:19]}...; concepts {', '.join(content['concepts'])}. Median of {rows[0].erasures}; the "
         "first erasure of a method stands apart. In process: from decoded pictures to the change. Through the server: "
-        "from the client's call to its answer, with report and store.",
+        "from the client's call to its answer, with report and store. strict erases objects alone.",
     ]
     for place in dict.fromkeys(row.place for row in rows):
         lines += ["", f"## {place.capitalize()}", "", "| method | seconds | slowest | first | by phase |"]
@@ -183,6 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
+
+    for method in options.methods:
+        if not any(can_erase(method, name) for name in options.concepts):
+            parser.error(f"--concepts: got {', '.join(options.concepts)}, allowed with {method} an object, too")
 
     # 1. In this process.
     reference = reference_of(options.results)

@@ -8,7 +8,7 @@ import pytest
 import unsee
 from bench import speed
 from bench.serving import running_server
-from bench.speed import Row, Runner, Timing, markdown, ratios, reference_of, timed
+from bench.speed import Row, Runner, Timing, main, markdown, ratios, reference_of, timed
 from bench.steps_curve import curve, fewest_steps
 from unsee_core.pipeline import Pipeline
 
@@ -26,6 +26,21 @@ def test_methods_take_turns_and_the_first_erasure_of_each_stands_apart():
     a, b = LORA.label, OTHER.label
     assert asked == [(a, "dog"), (b, "dog"), (a, "dog"), (b, "dog"), (a, "sepia"), (b, "sepia")]
     assert rows[0] == Row(a, "here", first=1.0, median=4.0, slowest=5.0, phases={"train": 4.0}, erasures=2)
+
+
+def test_a_method_is_not_timed_on_what_it_refuses(capsys: pytest.CaptureFixture[str]):
+    asked = []
+
+    def erase(runner: Runner, concept: str) -> Timing:
+        asked.append((runner.label, concept))
+        return Timing(1.0, {})
+
+    (row,) = timed(erase, [Runner("strict")], ["sepia", "dog"], 2, "here")
+    assert asked == [("strict", "dog")] * 3
+    assert row.erasures == 2
+    with pytest.raises(SystemExit):
+        main(["--methods", "strict", "--concepts", "sepia"])
+    assert "--concepts: got sepia, allowed with strict an object, too" in capsys.readouterr().err
 
 
 def test_ratios_refer_to_the_paper_methods_fewest_steps_and_to_the_fast_baseline():
