@@ -1,7 +1,7 @@
 """What the quality bench asks of a model, in templates that neither the model nor any erasure was trained on."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 
 from bench.prompts import Question
@@ -25,6 +25,8 @@ IN_LOOKS = (
     "this is {} in {look} style", "a drawing of {} as {look}", "there is {look} of {} here",
     "a nice photo of {}, {look}",
 )  # fmt: skip
+
+SEEDS = 1_000_000  # above all of a question's
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,15 @@ class Asked:
     def all(self) -> tuple[Question, ...]:
         """Return all questions, part after part."""
         return tuple(chain.from_iterable(self.parts().values()))
+
+    def from_other_latents(self, seed: int) -> "Asked":
+        """Return the same questions with seeds that no other ``seed`` has; those as they are with 0."""
+        return Asked(
+            **{
+                part: tuple(replace(question, seed=question.seed + SEEDS * seed) for question in questions)
+                for part, questions in self.parts().items()
+            }
+        )
 
 
 def asked_of(name: str, sizes: Sizes) -> Asked:

@@ -35,9 +35,9 @@ from bench.prompts import Question
 from bench.quality_grid import columns_of, grid, read_strip, save_strip
 from bench.quality_report import about, content_of, markdown
 from bench.splits import LOOK_HALVES, OBJECT_HALVES, Half
+from unsee_core.job import EraseJob
 from unsee_core.pipeline import load_pipeline
 
-ERASURE_SEED = 0
 IN_GRID = 3
 
 
@@ -51,10 +51,15 @@ class Plan:
     concepts: tuple[str, ...]
     images: Path
     path: Path
+    seed: int = 0
 
     def asked(self, name: str) -> Asked:
         """Return the questions of a concept's cells."""
-        return asked_of(name, self.budget.sizes(name))
+        return asked_of(name, self.budget.sizes(name)).from_other_latents(self.seed)
+
+    def job(self, method: str, name: str) -> EraseJob:
+        """Return the erasure of a cell."""
+        return job_of(name, method, images=self.images, seed=self.seed)
 
     def strip(self, method: str, name: str) -> Path:
         """Return where a cell's pictures for the grid are kept."""
@@ -69,8 +74,8 @@ class Plan:
 
 def under(gallery: Gallery, plan: Plan, method: str, name: str) -> dict[str, Any]:
     """Return what must be the same for a cell to be the same, as JSON reads it back."""
-    settings = settings_of(gallery.pipeline, method, job_of(name, method, images=plan.images))
-    how = {"settings": asdict(settings), "recipe": recipe_of(settings), "seed": ERASURE_SEED}
+    settings = settings_of(gallery.pipeline, method, plan.job(method, name))
+    how = {"settings": asdict(settings), "recipe": recipe_of(settings), "seed": plan.seed}
     sizes = asdict(plan.budget.sizes(name))
     content: dict[str, Any] = json.loads(json.dumps({**asdict(gallery.conditions), **how, "sizes": sizes}))
     return content
@@ -79,7 +84,7 @@ def under(gallery: Gallery, plan: Plan, method: str, name: str) -> dict[str, Any
 def measure(gallery: Gallery, plan: Plan, method: str, name: str) -> Cell:
     """Return one cell: erase, draw what is asked, let the judge look, count."""
     asked = plan.asked(name)
-    edited = edit(gallery.pipeline, method, job_of(name, method, images=plan.images, seed=ERASURE_SEED))
+    edited = edit(gallery.pipeline, method, plan.job(method, name))
     before, after = gallery.compare(edited.model, asked.all())
     if name in plan.in_grid:
         save_strip(plan.strip(method, name), gallery.paint(edited.model, columns_of(asked)))
@@ -138,7 +143,7 @@ def _strip(gallery: Gallery, plan: Plan, method: str, name: str, questions: Sequ
     if method == "unedited":
         save_strip(path, gallery.paint(Model(gallery.pipeline), questions))
     elif not path.exists():
-        edited = edit(gallery.pipeline, method, job_of(name, method, images=plan.images, seed=ERASURE_SEED))
+        edited = edit(gallery.pipeline, method, plan.job(method, name))
         save_strip(path, gallery.paint(edited.model, questions))
     return read_strip(path)
 
@@ -148,6 +153,7 @@ def write(gallery: Gallery, plan: Plan, measured: Sequence[Cell], options: argpa
     sizes = {"object": asdict(plan.budget.of_object), "look": asdict(plan.budget.of_look)}
     told = about(budget=options.budget, half=options.half, under=gallery.conditions, sizes=sizes)
     command = f"python -m bench.quality --budget {options.budget} --half {options.half}"
+    command += f" --seed {options.seed}" if options.seed else ""
     content = content_of(measured, command=command, about=told)
     grid_path = plan.path.with_suffix(".png")
     picture(gallery, plan, measured).save(grid_path, optimize=True)
@@ -172,6 +178,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--half", choices=tuple(OBJECT_HALVES), default="held-out", help="of the concepts")
     parser.add_argument("--methods", nargs="+", choices=ALL_METHODS, help="only these; all that the budget has")
     parser.add_argument("--concepts", nargs="+", choices=names, help="only these; all that the budget has of the half")
+    parser.add_argument("--seed", type=int, default=0, help="of erasing and drawing; each has a table of its own")
     parser.add_argument("--afresh", action="store_true", help="measure again what is measured already")
     parser.add_argument("--model", default=str(MODEL), help="a folder in Stable Diffusion 2's layout")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
@@ -183,6 +190,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--guidance-scale", type=float, default=GUIDANCE_SCALE)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
+    if options.seed < 0:
+        parser.error(f"--seed: got {options.seed}, allowed 0 and above")
     if wrong := [name for name in options.concepts or () if name not in _half(options.half)]:
         parser.error(f"--concepts: got {', '.join(wrong)}, allowed concepts of the {options.half} half")
     return options
@@ -198,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     budget = BUDGETS[options.budget]
     stem = f"quality_{options.budget}" + ("_tuning" if options.half == "tuning" else "")
+    stem += f"_seed_{options.seed}" if options.seed else ""
     plan = Plan(
         budget=budget,
         half=options.half,
@@ -205,6 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         concepts=tuple(options.concepts or budget.concepts(options.half)),
         images=options.images,
         path=options.results / f"{stem}.jsonl",
+        seed=options.seed,
     )
     if options.afresh:
         cells.forget(plan.path, plan.methods, plan.concepts)

@@ -1,5 +1,7 @@
 """What the quality bench asks: in held-out templates, the same for every method, and enough of it."""
 
+from itertools import chain
+
 import pytest
 
 from bench.asking import IN_LOOKS, PLAIN, Sizes, asked_of
@@ -77,6 +79,16 @@ def test_the_small_budget_has_six_objects_and_two_looks_and_its_main_figures_res
         names = [name for name in concepts if (name in OBJECTS) == (kind == "objects")]
         for part in parts:
             assert sum(len(asked_of(n, BUDGETS["small"].sizes(n)).parts()[part]) for n in names) >= 300
+
+
+def test_another_seed_asks_the_same_from_other_latents():
+    asked = asked_of("dog", SIZES)
+    assert asked.from_other_latents(0) == asked
+    others = [asked.from_other_latents(seed).all() for seed in (0, 1, 2)]
+    assert len({question.seed for question in chain.from_iterable(others)}) == 3 * len(
+        {question.seed for question in asked.all()}
+    )
+    assert [[question.text for question in questions] for questions in others] == [[q.text for q in asked.all()]] * 3
 
 
 @pytest.mark.parametrize("half", ["tuning", "held-out"])
