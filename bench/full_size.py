@@ -27,7 +27,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from bench import lines
-from bench.editing import edit, job_of
+from bench.editing import OPTIONS, edit, job_of
 from bench.lines import RESULTS
 from bench.painting import Model
 from unsee_core.checkpoint import Variant, config_folder
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", help="a folder to measure in place of random weights")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16, bfloat16")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["closed_form", "few_shot_lora"])
+    parser.add_argument("--methods", nargs="+", choices=(*METHODS, *OPTIONS), default=["closed_form", "few_shot_lora"])
     parser.add_argument("--no-images", action="store_true", help="erase by name alone, where a method can")
     parser.add_argument("--picture-size", type=int, help="pixels; the model's own")
     parser.add_argument("--steps", type=int, default=30, help="of drawing a picture")

@@ -24,7 +24,7 @@ import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, cycle
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ from unsee_core.near_words import vocabulary_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import TRAINED, with_article
 from unsee_core.pseudo_words import PseudoWord, end_positions, is_placeholder, prompt_vectors, without_padding
-from unsee_core.random_prefixes import prefixes_without, random_prefixes, readable
+from unsee_core.random_prefixes import behind, prefixes_without, random_prefixes, readable
 from unsee_core.retained import vocabulary_prompts
 
 MARGIN = 4.0
@@ -46,6 +46,7 @@ RIDGE = 1e-3  # as a share of the inputs' mean second moment
 PREFIXES = 48
 WITHOUT_PREFIX = 4  # of so many prompts one
 RANDOM = 128  # texts of random tokens that are held
+BATCH = 128  # prompts
 
 
 def attention_sink(
@@ -76,12 +77,12 @@ def attention_sink(
         return [text for text in texts if naming.first_in(text) is None]
 
     prefixes = prefixes_without(pipeline, named, PREFIXES)
-    said = [*_sayings(concept, prefixes)]
+    said = [*_sayings(pipeline, concept, prefixes)]
     prompts = prompt_vectors(pipeline, [one.prompt for one in said], words)
     names = end_positions(pipeline, prompt_vectors(pipeline, [one.upto for one in said], words)) - 1  # (n,)
     known = without_names(vocabulary_prompts(pipeline.vocabulary))
-    behind = (f"{prefix} {prompt}" for prefix, prompt in zip(prefixes, known, strict=False))
-    held = [*known, *without_names((*behind, *random_prefixes(pipeline, RANDOM), *retain_prompts))]
+    some_behind = behind(pipeline, prefixes[: len(known)], known[: len(prefixes)])
+    held = [*known, *without_names((*some_behind, *random_prefixes(pipeline, RANDOM), *retain_prompts))]
     own = _Own(pipeline, [*known, *without_names((*vocabulary_names(pipeline), *retain_prompts))])
     after_own = torch.tensor([own.tokens_behind(one.word) for one in said], device=names.device)  # (n,)
     with torch.no_grad():
@@ -100,10 +101,15 @@ def attention_sink(
             pair = _solve_layer(tail, layer, led[is_seen], (names - back)[is_seen], held_sets)
             pairs[KEY_PREFIX + path] = pair
             tail.get_parameter(f"{path}.weight").add_((pair.b @ pair.a).to(led.device))
-        with torch.no_grad():
-            led, others = tail.output(layer, led), tail.output(layer, others)
+        led, others = (_output(tail, layer, states) for states in (led, others))
         yield EraseProgress("prepare", layer + 1, pipeline.encoder_layers)
     return LoraFactors(pairs)
+
+
+@torch.no_grad()
+def _output(tail: EncoderTail, layer: int, hidden: Tensor) -> Tensor:
+    """Return a layer's output, from part after part of the prompts: the MLP's units are four times as many."""
+    return torch.cat([tail.output(layer, part) for part in hidden.split(BATCH)])
 
 
 @torch.no_grad()
@@ -157,16 +163,15 @@ class _Saying:
     word: str
 
 
-def _sayings(concept: Concept, prefixes: Sequence[str]) -> Iterator[_Saying]:
-    """Yield each word in the trained templates, three of four behind a prefix."""
-    templates = TRAINED[concept.kind]
+def _sayings(pipeline: Pipeline, concept: Concept, prefixes: Sequence[str]) -> Iterator[_Saying]:
+    """Yield each word in the trained templates, three of four behind a prefix where both fit."""
+    before = [prefix if i % WITHOUT_PREFIX else "" for i, prefix in enumerate(prefixes)]
     for word in concept.words:
-        for i, prefix in enumerate(prefixes):
-            template = templates[i % len(templates)]
-            parts = (template, f"{template.partition('}')[0]}}}")
-            prompt, upto = (part.format(word, a=with_article(word)) for part in parts)
-            before = f"{prefix} " if i % WITHOUT_PREFIX else ""
-            yield _Saying(before + prompt, before + upto, word)
+        templates = [template for template, _ in zip(cycle(TRAINED[concept.kind]), before, strict=False)]
+        prompts = [template.format(word, a=with_article(word)) for template in templates]
+        after = [len(template.partition("}")[2]) for template in templates]
+        for text, length in zip(behind(pipeline, before, prompts), after, strict=True):
+            yield _Saying(text, text[: len(text) - length], word)
 
 
 class _Own:

@@ -76,7 +76,8 @@ def choose_strength(
     """Return the most strength, up to 1.3, at which what is held moves no more than it may; 0.7 at least.
 
     A little beyond 1 the concept's prompts go past what they are to become, away from the concept, which takes along
-    prompts that the solve did not see. Interpolated between the drifts at two strengths.
+    prompts that the solve did not see. Interpolated between the drifts at two strengths: 1 and more, or, where that is
+    too much already, 0 and 1. At 0 something may have moved, too, where the tail carries more than the change.
 
     Args:
         pipeline: the resident model; its U-Net is read for the metric.
@@ -87,8 +88,12 @@ def choose_strength(
         most_drift: of one held prompt in twenty, as a share of how far they lie apart.
     """
     looked_at = _LookedAt(tail, held, cross_attention_metric(pipeline.unet))
-    drifts = [0.0, looked_at.drift_of(moved), looked_at.drift(factors.scaled(MOST_STRENGTH))]
-    strength = float(np.interp(most_drift, np.maximum.accumulate(drifts), [0.0, 1.0, MOST_STRENGTH]))
+    at_one = looked_at.drift_of(moved)
+    if at_one <= most_drift:
+        strengths, drifts = (1.0, MOST_STRENGTH), (at_one, looked_at.drift(factors.scaled(MOST_STRENGTH)))
+    else:
+        strengths, drifts = (0.0, 1.0), (looked_at.drift(factors.scaled(0.0)), at_one)
+    strength = float(np.interp(most_drift, np.maximum.accumulate(drifts), strengths))
     return round(max(LEAST_STRENGTH, strength), 3)
 
 

@@ -33,6 +33,7 @@ from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.metric import cross_attention_metric
 from unsee_core.pipeline import Pipeline
 from unsee_core.pseudo_words import PseudoWord, end_positions, prompt_vectors
+from unsee_core.random_prefixes import behind
 
 FULL_EVERY = 24  # prompts; of the others late positions, all padding, are left out: they see the same and cost the most
 LED_CUTS, HELD_CUTS = (12, 16), (8, 10, 16)  # positions
@@ -139,7 +140,7 @@ def led_states(
         words: that stand in them.
         first_layer: the first that the states enter.
         recipe: of the solve.
-        prefixes: each stands before a prompt, which takes turns, and not before what that becomes.
+        prefixes: each stands before a prompt, which takes turns, where both fit, and not before what that becomes.
     """
     prompts, becomes = (prompt_vectors(pipeline, side, words) for side in zip(*pairs, strict=True))
     alignment = align(prompts, becomes, end_vector(pipeline))
@@ -147,8 +148,7 @@ def led_states(
         turns = [i % len(pairs) for i in range(len(prefixes))]
         pairs = [pairs[i] for i in turns]
         bare_ends, becomes = alignment.ends[turns], becomes[turns]
-        texts = [f"{prefix} {prompt}" for prefix, (prompt, _) in zip(prefixes, pairs, strict=True)]
-        prompts = prompt_vectors(pipeline, texts, words)
+        prompts = prompt_vectors(pipeline, behind(pipeline, prefixes, [prompt for prompt, _ in pairs]), words)
         alignment = alignment.of(turns).behind(end_positions(pipeline, prompts).cpu() - bare_ends)
     needed = (alignment.ends + 1 + NEAR_PADDING // 2).tolist()
     beyond = torch.zeros(len(pairs), device=pipeline.device)

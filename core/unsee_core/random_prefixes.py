@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
 
+from unsee_core.encoder import tokenize
 from unsee_core.naming import Naming
 from unsee_core.pipeline import Pipeline
 
@@ -52,6 +53,13 @@ def behind_prefixes(pipeline: Pipeline, prompts: Sequence[str], count: int) -> t
     draw = random.Random(1)  # noqa: S311 - which tokens is no secret
     texts = ((_prefix(pipeline, draw), draw.choice(prompts) if i % 4 else "") for i in range(count))
     return tuple(f"{prefix} {prompt}".strip() for prefix, prompt in texts)
+
+
+def behind(pipeline: Pipeline, prefixes: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """Return each prompt behind its prefix; alone where the encoder would not read both whole."""
+    texts = [f"{prefix} {prompt}".strip() for prefix, prompt in zip(prefixes, prompts, strict=True)]
+    _, cut_off = tokenize(pipeline, texts)
+    return [prompt if cut else text for text, prompt, cut in zip(texts, prompts, cut_off, strict=True)]
 
 
 def readable(pipeline: Pipeline, number: int) -> str:

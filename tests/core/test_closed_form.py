@@ -16,10 +16,11 @@ from unsee_core.concept_figures import concept_figures
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, token_vectors, tokenize
 from unsee_core.erase_pairs import erase_pairs, led_pairs, name_nothing, pairs_of
 from unsee_core.errors import InvalidRequestError
-from unsee_core.held import LEAST_STRENGTH, MOST_STRENGTH
+from unsee_core.held import LEAST_STRENGTH, MOST_STRENGTH, _LookedAt, choose_strength, held_rows
 from unsee_core.inversion import invert, templates_of
 from unsee_core.job import AnchoredConcept, Concept, EraseJob
-from unsee_core.lora import LoraFactors
+from unsee_core.joint_solve import Recipe
+from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
 from unsee_core.methods.base import InForce
 from unsee_core.metric import cross_attention_metric, seen_distance
@@ -183,6 +184,21 @@ def test_a_word_is_learned_in_the_kinds_templates_through_all_that_is_in_force(
     assert learned_in == [templates_of("style")] * 4
     finish(replace(style, settings=replace(style.settings, strength=0.5)))
     assert 0.3 * moved[1] < moved[5] < 0.7 * moved[1]
+
+
+def test_what_has_moved_before_any_change_is_not_put_down_to_its_strength(pipeline: Pipeline) -> None:
+    """No strength helps then, and the least is chosen, not the share of the way that would seem allowed."""
+    held = held_rows(pipeline, frozenset({"cat"}), (), Recipe(layers=1), 3)
+    tail = EncoderTail(pipeline, 3)
+    tail.get_parameter("encoder.layers.3.mlp.fc2.weight").mul_(1.5)
+    moved = [replace(part, now=[*tail.states(part.now)][-1]) for part in held]
+    width, inner = tail.get_parameter("encoder.layers.3.mlp.fc2.weight").shape
+    nothing = LoraPair(a=torch.zeros(1, inner), b=torch.zeros(width, 1))
+    factors = LoraFactors({"text_model.encoder.layers.3.mlp.fc2": nothing})
+    for most, strength in ((1e-3, LEAST_STRENGTH), (1e3, MOST_STRENGTH)):
+        assert choose_strength(pipeline, tail, held, moved, factors, most) == strength
+    moved_so_far = _LookedAt(tail, held, cross_attention_metric(pipeline.unet)).drift_of(moved)
+    assert choose_strength(pipeline, tail, held, moved, factors, 0.9 * moved_so_far) == LEAST_STRENGTH
 
 
 def test_the_strength_is_chosen_where_none_is_given(pipeline: Pipeline) -> None:

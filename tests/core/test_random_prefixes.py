@@ -6,7 +6,7 @@ from unsee_core.held import held_rows
 from unsee_core.job import AnchoredConcept, Concept
 from unsee_core.joint_solve import Recipe
 from unsee_core.pipeline import Pipeline
-from unsee_core.random_prefixes import HELD, MOST_TOKENS, behind_prefixes, random_prefixes, readable
+from unsee_core.random_prefixes import HELD, MOST_TOKENS, behind, behind_prefixes, random_prefixes, readable
 
 
 def test_prefixes_are_readable_and_the_same_every_time(pipeline: Pipeline) -> None:
@@ -31,6 +31,13 @@ def test_held_prompts_stand_behind_other_prefixes_and_some_prefixes_alone(pipeli
     held = behind_prefixes(pipeline, ("a street",), 8)
     assert [prompt.endswith(" a street") for prompt in held] == [False, True, True, True] * 2
     assert not {prompt.removesuffix(" a street") for prompt in held} & set(random_prefixes(pipeline, 8))
+
+
+def test_a_prompt_stands_alone_where_the_encoder_would_cut_it_behind_its_prefix(pipeline: Pipeline) -> None:
+    prompt = " ".join(["a photo of a lion"] * 14)  # 70 tokens and the two ends
+    (alone, short, long) = behind(pipeline, ("", "drum " * 5, "drum " * 6), [prompt] * 3)
+    assert (alone, short.count("drum"), long) == (prompt, 5, prompt)
+    assert short.endswith(prompt)
 
 
 def test_a_prompt_is_led_to_the_same_without_the_concept_behind_the_same_prefix(pipeline: Pipeline) -> None:
