@@ -50,8 +50,14 @@ class Plan:
     methods: tuple[str, ...]
     concepts: tuple[str, ...]
     images: Path
-    path: Path
-    seed: int = 0
+    results: Path
+    stem: str
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Where the cells are kept; each seed's by themselves."""
+        return self.results / f"{self.stem}{f'_seed_{self.seed}' if self.seed else ''}.jsonl"
 
     def asked(self, name: str) -> Asked:
         """Return the questions of a concept's cells."""
@@ -63,7 +69,7 @@ class Plan:
 
     def strip(self, method: str, name: str) -> Path:
         """Return where a cell's pictures for the grid are kept."""
-        return self.path.parent / "cache" / self.path.stem / f"{name} {method}.png"
+        return self.results / "cache" / self.path.stem / f"{name} {method}.png"
 
     @property
     def in_grid(self) -> tuple[str, ...]:
@@ -159,7 +165,9 @@ def write(gallery: Gallery, plan: Plan, measured: Sequence[Cell], options: argpa
     picture(gallery, plan, measured).save(grid_path, optimize=True)
     plan.path.with_suffix(".json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     beside = _beside(options.results / "guards.json") if options.half == "held-out" else []
-    plan.path.with_suffix(".md").write_text(markdown(content, measured, grid_path.name, beside), encoding="utf-8")
+    together = [cell for seed in range(plan.seed + 1) for cell in current(gallery, replace(plan, seed=seed))]
+    text = markdown(content, measured, grid_path.name, beside, together if plan.seed else ())
+    plan.path.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
 def _beside(path: Path) -> list[str]:
@@ -206,15 +214,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # 1. What is asked for.
     options = parse(arguments)
     budget = BUDGETS[options.budget]
-    stem = f"quality_{options.budget}" + ("_tuning" if options.half == "tuning" else "")
-    stem += f"_seed_{options.seed}" if options.seed else ""
     plan = Plan(
         budget=budget,
         half=options.half,
         methods=tuple(options.methods or budget.chosen(ALL_METHODS)),
         concepts=tuple(options.concepts or budget.concepts(options.half)),
         images=options.images,
-        path=options.results / f"{stem}.jsonl",
+        results=options.results,
+        stem=f"quality_{options.budget}" + ("_tuning" if options.half == "tuning" else ""),
         seed=options.seed,
     )
     if options.afresh:

@@ -137,7 +137,13 @@ def content_of(cells: Sequence[Cell], *, command: str, about: Mapping[str, Any])
     }
 
 
-def markdown(content: Mapping[str, Any], cells: Sequence[Cell], picture: str, beside: Sequence[str] = ()) -> str:
+def markdown(
+    content: Mapping[str, Any],
+    cells: Sequence[Cell],
+    picture: str,
+    beside: Sequence[str] = (),
+    of_all_seeds: Sequence[Cell] = (),
+) -> str:
     """Return the report for people.
 
     Args:
@@ -145,6 +151,7 @@ def markdown(content: Mapping[str, Any], cells: Sequence[Cell], picture: str, be
         cells: what it tells of.
         picture: the grid's file name.
         beside: lines of what stands beside an adapter at inference, where that was measured.
+        of_all_seeds: these cells and those of the seeds before, if there are any.
     """
     head = [
         "# Quality of erasing",
@@ -157,7 +164,17 @@ def markdown(content: Mapping[str, Any], cells: Sequence[Cell], picture: str, be
     tables = chain.from_iterable(_table(kind, rows) for kind, rows in content["summary"].items())
     at_inference = ["", "## Beside an adapter at inference", "", *beside] if beside else []
     return "\n".join(
-        [*head, *tables, *default_beside_paper(cells), *at_inference, *_concepts(cells), "", f"![]({picture})", ""]
+        [
+            *head,
+            *tables,
+            *default_beside_paper(cells),
+            *default_beside_paper(of_all_seeds, "all seeds so far together"),
+            *at_inference,
+            *_concepts(cells),
+            "",
+            f"![]({picture})",
+            "",
+        ]
     )
 
 
@@ -193,8 +210,13 @@ def _table(kind: str, rows: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def default_beside_paper(cells: Sequence[Cell]) -> list[str]:
-    """Return where the server's default and the paper's method differ, and whether by more than chance."""
+def default_beside_paper(cells: Sequence[Cell], of: str = "") -> list[str]:
+    """Return where the server's default and the paper's method differ, and whether by more than chance.
+
+    Args:
+        cells: of both methods; others are passed over.
+        of: what cells these are, where a report has several such tables.
+    """
     lines, pooled = [], {what: (Share(0, 0), Share(0, 0)) for what in POOLED}
     for kind, of_kind in _by_kind(cells).items():
         sides = [totals([cell for cell in of_kind if cell.method == method]) for method in (DEFAULT_METHOD, PAPER)]
@@ -208,7 +230,7 @@ def default_beside_paper(cells: Sequence[Cell]) -> list[str]:
         lines += [_apart(what, *both) for what, both in pooled.items() if both[0].of]
     head = [
         "",
-        f"## {DEFAULT_METHOD}, the default, beside {PAPER}",
+        f"## {DEFAULT_METHOD}, the default, beside {PAPER}{f': {of}' if of else ''}",
         "",
         "Where they differ, and sums over both kinds. Chance: how often it alone sets two equal methods as far apart "
         "(Fisher's exact test, two-sided).",

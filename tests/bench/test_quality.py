@@ -170,6 +170,25 @@ def test_a_stopped_run_goes_on_where_it_was(run, tmp_path: Path, monkeypatch: py
     assert [cell.concept for cell in cells.read(tmp_path / "quality_small.jsonl")] == ["dog", "house", "ink sketch"]
 
 
+def test_another_seed_has_a_table_of_its_own_and_another_that_counts_all_seeds(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    counted = []
+    monkeypatch.setattr(quality, "markdown", lambda *_: counted.append(_[-1]) or "")
+    for seed in ("0", "1", "0"):
+        run("--methods", "uce", "--concepts", "dog", "--seed", seed)
+    first, second = (cells.read(tmp_path / f"quality_small{stem}.jsonl") for stem in ("", "_seed_1"))
+    assert [[cell.under["seed"] for cell in of_seed] for of_seed in (first, second)] == [[0], [1]]
+    assert [[cell.under["seed"] for cell in together] for together in counted] == [[], [0, 1], []]
+    assert json.loads((tmp_path / "quality_small_seed_1.json").read_text())["command"].endswith("held-out --seed 1")
+
+
+def test_a_seed_below_zero_is_refused(run, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        run("--seed", "-1")
+    assert "--seed: got -1, allowed 0 and above" in capsys.readouterr().err
+
+
 def test_a_concept_of_the_other_half_is_refused(run, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         run("--concepts", "cat")
@@ -242,6 +261,7 @@ def test_the_default_stands_beside_the_papers_method_where_they_differ_and_with_
     assert "| all that is gone by name or synonym | 4 of 8 | 7 of 8 | 0.28 |" in text
     assert "all others kept" not in text
     assert not default_beside_paper(both[:1])
+    assert default_beside_paper(both, "two seeds")[1].endswith("beside few_shot_lora: two seeds")
     retained, near = (a_cell("dog", after, "closed_form", name) for after, name in ((4, "retained"), (3, "near")))
     other = [a_cell("dog", after, "few_shot_lora", name) for after, name in ((2, "retained"), (3, "near"))]
     kept = "\n".join(default_beside_paper([retained, near, *other]))
