@@ -37,7 +37,14 @@ from unsee_core.naming import Naming
 from unsee_core.near_words import vocabulary_names
 from unsee_core.pipeline import Pipeline
 from unsee_core.prompts import TRAINED, with_article
-from unsee_core.pseudo_words import PseudoWord, end_positions, is_placeholder, prompt_vectors, without_padding
+from unsee_core.pseudo_words import (
+    PseudoWord,
+    end_positions,
+    is_no_padding,
+    is_placeholder,
+    prompt_vectors,
+    without_padding,
+)
 from unsee_core.random_prefixes import behind, prefixes_without, random_prefixes, readable
 from unsee_core.retained import vocabulary_prompts
 
@@ -87,8 +94,9 @@ def attention_sink(
     after_own = torch.tensor([own.tokens_behind(one.word) for one in said], device=names.device)  # (n,)
     with torch.no_grad():
         led = with_positions(pipeline, prompts)
-        others = with_positions(pipeline, without_padding(pipeline, prompt_vectors(pipeline, held, ())))
-        tokens = torch.cat([*_all_tokens(pipeline, naming)], 1)
+        vectors = without_padding(pipeline, prompt_vectors(pipeline, held, ()))
+        others, is_read = with_positions(pipeline, vectors), is_no_padding(pipeline, vectors)
+        tokens = torch.cat([*_all_tokens(pipeline, naming)])
 
     # 2. Layer by layer; the first one sees tokens, and no name of several.
     pairs = {}
@@ -97,7 +105,7 @@ def attention_sink(
         is_seen = back >= 0
         if is_seen.any():
             path = f"encoder.layers.{layer}.self_attn.k_proj"
-            held_sets = (others, tokens) if layer == 0 else (others,)
+            held_sets = (others[is_read], tokens) if layer == 0 else (others[is_read],)
             pair = _solve_layer(tail, layer, led[is_seen], (names - back)[is_seen], held_sets)
             pairs[KEY_PREFIX + path] = pair
             tail.get_parameter(f"{path}.weight").add_((pair.b @ pair.a).to(led.device))
@@ -114,13 +122,14 @@ def _output(tail: EncoderTail, layer: int, hidden: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _solve_layer(tail: EncoderTail, layer: int, led: Tensor, names: Tensor, held_sets: Sequence[Tensor]) -> LoraPair:
+    """Return a layer's change, from prompts ``(n, L, d)``, the names' positions ``(n,)``, and sets of ``(m, d)``."""
     inputs, queries, keys = tail.attention_inputs(layer, led)  # (n, L, d), and (n, heads, L, d_head) twice
     positions = torch.arange(inputs.shape[1], device=inputs.device)
     is_before = positions < names[:, None]
     at_name = inputs[torch.arange(len(inputs), device=inputs.device), names]
 
     # 1. What tells the name from all else.
-    elsewhere = (inputs[is_before], *(tail.normed(layer, held).flatten(0, 1) for held in held_sets))
+    elsewhere = (inputs[is_before], *(tail.normed(layer, held) for held in held_sets))
     moment = torch.stack([some.T @ some / len(some) for some in (at_name, *elsewhere)]).sum(0)
     detector = _ridge_solution(moment, at_name.mean(0))
     detector = detector / (at_name @ detector).mean()
@@ -146,12 +155,12 @@ def _ridge_solution(moment: Tensor, target: Tensor) -> Tensor:
 
 
 def _all_tokens(pipeline: Pipeline, naming: Naming) -> Iterator[Tensor]:
-    """Yield the hidden states that enter the first layer of all tokens that a text can give, without the names."""
+    """Yield what enters the first layer for all tokens that a text can give, without the names, ``(n, d)`` each."""
     numbers = range(pipeline.text_encoder.config.vocab_size)
     texts = ((number, readable(pipeline, number)) for number in numbers)
     allowed = torch.tensor([number for number, text in texts if text and naming.first_in(text) is None])
     for rows in allowed.split(pipeline.max_tokens):
-        yield with_positions(pipeline, token_vectors(pipeline, rows).float()[None])
+        yield with_positions(pipeline, token_vectors(pipeline, rows).float()[None])[0]
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class EncoderTail(nn.Module):
 
     @torch.no_grad()
     def normed(self, layer: int, hidden: Tensor) -> Tensor:
-        """Return what enters a layer's attention, ``(B, L, d)``, from the hidden states that enter the layer."""
+        """Return what enters a layer's attention, ``(..., d)``, from the hidden states that enter the layer."""
         inputs: Tensor = self.get_submodule(f"encoder.layers.{layer}.layer_norm1")(hidden)
         return inputs
 

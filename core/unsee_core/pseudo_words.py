@@ -71,8 +71,17 @@ def without_padding(pipeline: Pipeline, vectors: Tensor) -> Tensor:
 
     Later padding tells nothing more: positions see only those before them.
     """
-    longest = int(end_positions(pipeline, vectors).max()) + 2
-    return vectors[:, : max(_SHORTEST, longest)]
+    return vectors[:, : int(_lengths(pipeline, vectors).max())]
+
+
+def is_no_padding(pipeline: Pipeline, vectors: Tensor) -> Tensor:
+    """Return of prompts' vectors ``(B, L, d)`` which positions ``without_padding`` leaves each alone, ``(B, L)``."""
+    positions = torch.arange(vectors.shape[1], device=vectors.device)
+    return positions < _lengths(pipeline, vectors)[:, None]
+
+
+def _lengths(pipeline: Pipeline, vectors: Tensor) -> Tensor:
+    return (end_positions(pipeline, vectors) + 2).clamp_min(_SHORTEST)
 
 
 def hidden_before_words(pipeline: Pipeline, prompts: Sequence[str], words: Sequence[PseudoWord], layer: int) -> Tensor:

@@ -19,7 +19,14 @@ from unsee_core.methods import EraseContext, check_job, closed_form
 from unsee_core.methods.base import InForce
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.pipeline import Pipeline
-from unsee_core.pseudo_words import PseudoWord, end_positions, placeholder, prompt_vectors
+from unsee_core.pseudo_words import (
+    PseudoWord,
+    end_positions,
+    is_no_padding,
+    placeholder,
+    prompt_vectors,
+    without_padding,
+)
 
 PREFIXES = ("lion rose lion", "pen octopus cake", "at house house")  # three tokens each
 
@@ -105,6 +112,12 @@ def test_a_word_learned_from_pictures_is_one_too(pipeline: Pipeline) -> None:
 
 def test_a_prompt_ends_where_its_end_token_stands(pipeline: Pipeline) -> None:
     assert end_positions(pipeline, prompt_vectors(pipeline, ["", "a cat"], ())).tolist() == [1, 3]
+
+
+def test_a_long_prompt_that_is_held_gives_the_others_padding_no_weight(pipeline: Pipeline) -> None:
+    vectors = prompt_vectors(pipeline, ["a cat", "cat " * 40], ())
+    assert is_no_padding(pipeline, vectors).sum(1).tolist() == [20, 43]
+    assert without_padding(pipeline, vectors).shape[1] == 43
 
 
 def test_strict_leaves_hardly_anything_of_what_stood_before_the_name(pipeline: Pipeline) -> None:
