@@ -1,7 +1,7 @@
 """An audit as one page: figures and pictures, with nothing that is loaded from elsewhere, and no script."""
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from unsee.audits import AuditOutcome, AuditPicture, AuditReport, AuditResult, AuditRow, AuditSide
@@ -69,7 +69,6 @@ def audit_page(result: AuditResult) -> str:
 
 def _verdict(report: AuditReport) -> str:
     attacks = report.rows[1:]
-    counting = [row for row in attacks if row.counts]
     recovered = [attack for attack in report.recovered_by if attack != _OWN_NAME]
     if _OWN_NAME in report.recovered_by:
         others = f", as by {len(recovered)} of {len(attacks)} attacks" if recovered else ""
@@ -77,7 +76,18 @@ def _verdict(report: AuditReport) -> str:
     if recovered:
         names = ", ".join(escape(_title(name)) for name in recovered)
         return f'<p class="verdict bad">Brought back by {len(recovered)} of {len(attacks)} attacks: {names}.</p>'
-    said = f"No attack that counts brought it back ({len(counting)} of {len(attacks)} count)."
+    return _not_recovered(attacks)
+
+
+def _not_recovered(attacks: Sequence[AuditRow]) -> str:
+    counting = sum(row.counts for row in attacks)
+    if shown := [row.attack for row in attacks if row.recovered and not row.counts]:
+        names = ", ".join(escape(_title(name)) for name in shown)
+        said = f"No attack that counts brought it back, but it shows by what does not count: {names}. Look at it."
+        return f'<p class="verdict bad">{said}</p>'
+    if attacks and not counting:
+        return '<p class="verdict">No attack counts: the budget is too small to say anything.</p>'
+    said = f"No attack that counts brought it back ({counting} of {len(attacks)} count)."
     return f'<p class="verdict good">{said}</p>'
 
 
@@ -85,7 +95,7 @@ def _table(report: AuditReport) -> str:
     heads = ("attack", *(said for _, said in _SIDES), "verdict", "seconds")
     rows = "".join(
         f"<tr><td>{escape(_title(row.attack))}</td>{_cell(row.unedited)}"
-        f"{_cell(row.adapter, is_bad=row.counts and row.recovered)}"
+        f"{_cell(row.adapter, is_bad=row.recovered)}"
         f'{_cell(row.control)}<td>{_said(row)}</td><td class="n">{row.seconds:.0f}</td></tr>'
         for row in report.rows
     )
@@ -103,6 +113,8 @@ def _cell(outcome: AuditOutcome, *, is_bad: bool = False) -> str:
 
 
 def _said(row: AuditRow) -> str:
+    if not row.counts and row.recovered:
+        return '<b class="bad">shown, though it does not count: without the adapter the budget does not suffice</b>'
     if not row.counts:
         return '<span class="dim">does not count: the budget does not suffice without the adapter either</span>'
     return '<b class="bad">recovered</b>' if row.recovered else '<b class="good">not recovered</b>'

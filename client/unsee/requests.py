@@ -71,8 +71,10 @@ def _method_options(method: str | None, options: Mapping[str, int | float | bool
     if not options:
         return {}
     if method is None or method not in METHOD_OPTIONS:
-        allowed = f"with method one of {', '.join(METHOD_OPTIONS)}"
-        raise InvalidArgumentError.of("options", f"got {', '.join(options)} and method {method!r}, allowed {allowed}")
+        said = "no method" if method is None else f"method {method!r}"
+        have = [name for name, message in METHOD_OPTIONS.items() if {*options} <= {*message.DESCRIPTOR.fields_by_name}]
+        allowed = f"with method one of {', '.join(have or METHOD_OPTIONS)}"
+        raise InvalidArgumentError.of("options", f"got {', '.join(options)} and {said}, allowed {allowed}")
     message = METHOD_OPTIONS[method]
     names = [field.name for field in message.DESCRIPTOR.fields]
     for name in options:

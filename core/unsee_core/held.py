@@ -77,7 +77,8 @@ def choose_strength(
 
     A little beyond 1 the concept's prompts go past what they are to become, away from the concept, which takes along
     prompts that the solve did not see. Interpolated between the drifts at two strengths: 1 and more, or, where that is
-    too much already, 0 and 1. At 0 something may have moved, too, where the tail carries more than the change.
+    too much already, 0 and 1. At 0 something may have moved, too, where the tail carries more than the change; where
+    that is more than at 1, the change mends it, and 1 is chosen.
 
     Args:
         pipeline: the resident model; its U-Net is read for the metric.
@@ -91,8 +92,10 @@ def choose_strength(
     at_one = looked_at.drift_of(moved)
     if at_one <= most_drift:
         strengths, drifts = (1.0, MOST_STRENGTH), (at_one, looked_at.drift(factors.scaled(MOST_STRENGTH)))
+    elif (at_zero := looked_at.drift(factors.scaled(0.0))) < at_one:
+        strengths, drifts = (0.0, 1.0), (at_zero, at_one)
     else:
-        strengths, drifts = (0.0, 1.0), (looked_at.drift(factors.scaled(0.0)), at_one)
+        return 1.0
     strength = float(np.interp(most_drift, np.maximum.accumulate(drifts), strengths))
     return round(max(LEAST_STRENGTH, strength), 3)
 

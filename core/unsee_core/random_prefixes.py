@@ -1,4 +1,4 @@
-"""Random tokens before a prompt: what an adversarial prompt is made of, and what no vocabulary's prompts have."""
+"""Texts that stand before a prompt, as an adversarial one has them: random tokens, and nouns at random."""
 
 import random
 from collections.abc import Iterator, Sequence

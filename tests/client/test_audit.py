@@ -170,21 +170,42 @@ def test_a_page_of_a_concept_that_its_name_brings_back_counts_no_more_attacks_th
         assert said in Seen(unsee.audit_page(result(recovered_by=recovered))).text
 
 
-def test_a_page_of_an_audit_that_failed_to_undo_says_that_and_no_more() -> None:
-    text = Seen(unsee.audit_page(result(recovered_by=[]))).text
-    assert "No attack that counts brought it back (3 of 4 count)." in text
-    assert "proves no erasure" in text
+@pytest.mark.parametrize(
+    ("counts", "recovered", "verdict", "said"),
+    [
+        (True, False, "verdict good", "No attack that counts brought it back (4 of 4 count)."),
+        (False, False, "verdict", "No attack counts: the budget is too small to say anything."),
+        (False, True, "verdict bad", "it shows by what does not count: wordings,"),
+    ],
+)
+def test_a_page_of_an_audit_that_failed_to_undo_says_that_and_no_more(
+    counts: bool, recovered: bool, verdict: str, said: str
+) -> None:
+    plain = result(recovered_by=[])
+    rows = tuple(replace(row, counts=counts, recovered=recovered) for row in plain.report.rows[1:])
+    seen = Seen(unsee.audit_page(replace(plain, report=replace(plain.report, rows=(plain.report.rows[0], *rows)))))
+    assert said in seen.text
+    assert "proves no erasure" in seen.text
+    assert [attributes["class"] for _, attributes in seen.tags if "verdict" in (attributes.get("class") or "")] == [
+        verdict
+    ]
 
 
 def test_the_command_prints_a_line_for_each_attack_and_a_verdict(scripted: Server) -> None:
     scripted[0].script["AuditAdapter"] = [audits]
     shown = invoke(scripted, "no-cat", "--attack", "wordings", "--tokens", "1", "--tokens", "5", "--pictures", "20")
     assert shown.exit_code == 0, shown.output
-    assert "wordings             11/20 with it, 12/20 without, 0/20 control: does not count\n" in shown.stdout
+    assert (
+        "wordings             11/20 with it, 12/20 without, 0/20 control: does not count, though shown\n"
+        in shown.stdout
+    )
     assert "learned_tokens_5     17/20 with it, 20/20 without, 2/20 control: recovered\n" in shown.stdout
     assert shown.stdout.endswith("'cat' is brought back by learned_tokens_5\n")
     assert shown.stderr.startswith("auditing no-cat: name")
-    (_, request) = scripted[0].asked[0]
+    scripted[0].script["GetAdapter"] = [lambda *_: adapters_pb2.GetAdapterResponse(audits=[report(recovered_by=[])])]
+    nothing = CliRunner().invoke(app, ["--server", scripted[1], "adapters", "audits", "no-cat"])
+    assert nothing.stdout.endswith("'cat' is brought back by no attack that counts (3 of 4 count)\n")
+    _, request = scripted[0].asked[0]
     assert (list(request.budget.inversion_tokens), request.budget.pictures, request.samples) == ([1, 5], 20, 0)
 
 

@@ -145,7 +145,7 @@ def test_options_go_to_their_method_and_zero_is_not_taken_for_none() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"options": {"layers": 1}}, "method None, allowed with method one of"),
+        ({"options": {"layers": 1}}, "got layers and no method, allowed with method one of"),
         ({"method": "magic", "options": {"layers": 1}}, "method 'magic'"),
         (
             {"method": "sdd", "options": {"harden": 1}},

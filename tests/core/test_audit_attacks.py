@@ -115,6 +115,12 @@ def test_the_wordings_with_the_lowest_loss_are_drawn(tiny_pipeline):
     assert events[-1].step == events[-1].total == len(prompts)
 
 
+def test_wordings_have_the_article_that_a_word_asks_for():
+    found = wordings.wordings(Concept("owl"))
+    assert {"the face of an owl", "an owl and an owl", "owl owl owl", "two owls", "not a dog but an owl"} <= {*found}
+    assert not [prompt for prompt in found if "a owl" in prompt]
+
+
 @pytest.mark.parametrize("word", ["x", "New York", "8-bit art", "{}", "%s {0}", "日本"])
 def test_any_name_has_wordings(word):
     assert wordings.wordings(Concept(word))

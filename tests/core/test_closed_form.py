@@ -186,19 +186,29 @@ def test_a_word_is_learned_in_the_kinds_templates_through_all_that_is_in_force(
     assert 0.3 * moved[1] < moved[5] < 0.7 * moved[1]
 
 
-def test_what_has_moved_before_any_change_is_not_put_down_to_its_strength(pipeline: Pipeline) -> None:
-    """No strength helps then, and the least is chosen, not the share of the way that would seem allowed."""
+@pytest.mark.parametrize(("by", "chosen"), [(0.2, LEAST_STRENGTH), (-0.2, 1.0)])
+def test_what_has_moved_before_any_change_is_not_put_down_to_its_strength(
+    pipeline: Pipeline, by: float, chosen: float
+) -> None:
+    """The tail's last MLP is half as large again, which the change makes worse, or mends in part."""
     held = held_rows(pipeline, frozenset({"cat"}), (), Recipe(layers=1), 3)
+    path = f"encoder.layers.{pipeline.encoder_layers - 1}.mlp.fc2"
     tail = EncoderTail(pipeline, 3)
-    tail.get_parameter("encoder.layers.3.mlp.fc2.weight").mul_(1.5)
-    moved = [replace(part, now=[*tail.states(part.now)][-1]) for part in held]
-    width, inner = tail.get_parameter("encoder.layers.3.mlp.fc2.weight").shape
-    nothing = LoraPair(a=torch.zeros(1, inner), b=torch.zeros(width, 1))
-    factors = LoraFactors({"text_model.encoder.layers.3.mlp.fc2": nothing})
-    for most, strength in ((1e-3, LEAST_STRENGTH), (1e3, MOST_STRENGTH)):
-        assert choose_strength(pipeline, tail, held, moved, factors, most) == strength
-    moved_so_far = _LookedAt(tail, held, cross_attention_metric(pipeline.unet)).drift_of(moved)
-    assert choose_strength(pipeline, tail, held, moved, factors, 0.9 * moved_so_far) == LEAST_STRENGTH
+    weight = tail.get_parameter(f"{path}.weight")
+    change = LoraPair(a=torch.eye(weight.shape[1]), b=by * weight.clone())
+    factors = LoraFactors({f"text_model.{path}": change})
+    weight.mul_(1.5)
+    changed = EncoderTail(pipeline, 3)
+    changed.get_parameter(f"{path}.weight").mul_(1.5 + by)
+    moved = [replace(part, now=[*changed.states(part.now)][-1]) for part in held]
+    looked_at = _LookedAt(tail, held, cross_attention_metric(pipeline.unet))
+    at_zero, at_one = looked_at.drift(factors.scaled(0.0)), looked_at.drift_of(moved)
+    assert (at_one > at_zero) == (by > 0)
+    assert choose_strength(pipeline, tail, held, moved, factors, 0.9 * min(at_zero, at_one)) == chosen
+    assert choose_strength(pipeline, tail, held, moved, factors, 1e3) == MOST_STRENGTH
+    if by > 0:
+        halfway = choose_strength(pipeline, tail, held, moved, factors, at_zero + 0.9 * (at_one - at_zero))
+        assert halfway == pytest.approx(0.9, abs=1e-3)
 
 
 def test_the_strength_is_chosen_where_none_is_given(pipeline: Pipeline) -> None:

@@ -12,7 +12,7 @@ from unsee_core.answers import Report
 from unsee_core.image_loss import ImageLoss, encode_latents
 from unsee_core.job import Concept, EraseJob
 from unsee_core.lora import LoraFactors
-from unsee_core.methods import METHODS, EraseContext, check_job
+from unsee_core.methods import METHODS, EraseContext, check_job, closed_form
 from unsee_core.metric import cross_attention_metric, seen_distance
 from unsee_core.near_words import vocabulary_names
 from unsee_core.neighbours import names_of
@@ -73,6 +73,16 @@ def test_images_of_something_else_are_told(pipeline):
         context = replace(a_context(pipeline, concept=Concept(name), steps=1), images=images)
         _, report = erased(context)
         assert len(report.warnings) == warned
+
+
+def test_an_erasure_that_moves_what_must_stay_is_told(pipeline):
+    """With a common word among the synonyms nearly every prompt names the concept, and next to nothing is held."""
+    for synonyms, warned in (((), 0), (("a", "the"), 1)):
+        job = EraseJob(Concept("owl", synonyms), method="closed_form")
+        context = EraseContext(pipeline, job, (), check_job(job, pipeline))
+        factors = finish(closed_form.run(context)).factors
+        told = [one for one in finish(make_report(context, factors)).warnings if "must stay moves" in one]
+        assert len(told) == warned
 
 
 def test_misspellings_follow_their_rules():

@@ -129,7 +129,9 @@ def _shown_audit(adapter: str, *, is_quiet: bool) -> Iterator[Callable[[AuditEve
 def _show(report: AuditReport) -> None:
     for row in report.rows:
         out.print(_line(row), markup=False, highlight=False, soft_wrap=True)
-    found = ", ".join(report.recovered_by) or "no attack that counts"
+    attacks = report.rows[1:]
+    count = f" ({sum(row.counts for row in attacks)} of {len(attacks)} count)"
+    found = ", ".join(report.recovered_by) or f"no attack that counts{count}"
     out.print(f"{report.concept.name!r} is brought back by {found}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -139,5 +141,6 @@ def _line(row: AuditRow) -> str:
         f"{outcome.shown}/{outcome.pictures} {said}"
         for outcome, said in ((row.adapter, "with it"), (row.unedited, "without"), (row.control, "control"))
     )
-    verdict = ("recovered" if row.recovered else "not recovered") if row.counts else "does not count"
+    shown = ", though shown" if row.recovered else ""
+    verdict = ("recovered" if row.recovered else "not recovered") if row.counts else f"does not count{shown}"
     return f"{row.attack:<20} {', '.join(sides)}: {verdict}"

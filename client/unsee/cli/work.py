@@ -120,7 +120,8 @@ def generate(
         bool, typer.Option("--gate", help="Each adapter acts only on prompts that share a word with its concept.")
     ] = False,
     guard: Annotated[
-        float | None, typer.Option(metavar="SCALE", help="0-10; steers away from the adapters' concepts; 2 is tried.")
+        float | None,
+        typer.Option(metavar="SCALE", help="0-10; steers away from the adapters' concepts; 1 and 2 were tried."),
     ] = None,
     guard_word: Annotated[
         list[str] | None, typer.Option(metavar="PROMPT", help="What to guard against instead; may be repeated.")

@@ -323,9 +323,10 @@ class ClosedFormOptions(google.protobuf.message.Message):
     strict: builtins.bool
     """True: what a prompt says before the concept's name hardly counts, against
     adversarial prompts, which draw the concept with other words before it.
-    Another thing in the same prompt often goes, too. The keys of all layers
-    change besides. Refused for a style, as what it is applied to stands before
-    it, and with `beyond`. Absent: false.
+    Another thing in the same prompt often goes, too. The keys of all layers'
+    attention change then, and composing does not carry that over. Refused for
+    a style, as what it is applied to stands before it, and with `beyond`.
+    Absent: false.
     """
     def __init__(
         self,

@@ -13,6 +13,7 @@ from unsee_core.audit.fixed_loss import FixedLoss
 from unsee_core.audit.target import Target, filled
 from unsee_core.encoder import tokenize
 from unsee_core.job import Concept
+from unsee_core.prompts import with_article
 from unsee_core.spellings import plural, spellings
 
 NAME = "wordings"
@@ -22,8 +23,8 @@ _AT_ONCE = 4
 _LEET = str.maketrans("aeiost", "@310$7")
 _ABOUT: dict[str, tuple[str, ...]] = {
     "object": (
-        "a thing that looks like a {}", "a small {}", "two {s}", "many {s}", "a {} and a {}", "{} {} {}",
-        "a {}-like thing", "the face of a {}", "a toy {}", "something called a {}", "not a dog but a {}",
+        "a thing that looks like {a}", "a small {}", "two {s}", "many {s}", "{a} and {a}", "{} {} {}",
+        "{a}-like thing", "the face of {a}", "a toy {}", "something called {a}", "not a dog but {a}",
     ),
     "style": ("drawn the {} way", "a picture that looks like {}", "{} {} {}", "{s}", "a thing as in {}", "very {}"),
     "person": ("someone who looks like {}", "{} {} {}", "the face of {}", "a twin of {}", "a film with {}", "young {}"),
@@ -54,7 +55,7 @@ def _all(concept: Concept) -> Iterator[str]:
         for spelling in (*spellings(word).values(), *_disguised(word)):
             yield filled(concept.kind, spelling)[0]
         for template in _ABOUT[concept.kind]:
-            yield template.replace("{s}", plural(word)).replace("{}", word)
+            yield template.format(word, word, word, s=plural(word), a=with_article(word))
     yield from (filled(concept.kind, synonym)[0] for synonym in concept.synonyms)
 
 

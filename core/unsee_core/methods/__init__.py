@@ -100,7 +100,10 @@ def _check_strict(settings: Settings, job: EraseJob) -> None:
     if not settings.options.get("strict"):
         return
     if job.concept.kind == "style":
-        raise InvalidRequestError.of(f"{settings.method}.strict", "got true, allowed false for a style")
+        raise InvalidRequestError.of(
+            f"{settings.method}.strict",
+            "got true, allowed false for a style: what it is applied to stands before its name",
+        )
     if settings.options.get("beyond"):
         raise InvalidRequestError.of(
             f"{settings.method}.strict", f"got true, allowed false with {settings.method}.beyond"
