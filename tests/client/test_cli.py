@@ -334,6 +334,16 @@ def test_kept_pictures_are_saved_and_an_adapter_without_any_is_told(scripted: Se
     assert "no-dog has no pictures" in run("adapters", "images", "no-dog", "-o", "none").stderr
 
 
+def test_maps_are_shown_in_the_same_order_every_time(scripted: Server, run: Run) -> None:
+    report = common_pb2.Report(spelling_ratios={"plural": 0.2, "dropped letter": 0.1})
+    adapter = common_pb2.Adapter(settings={"layers": "3", "harden": "0"}, report=report)
+    done = erase_pb2.EraseResponse(completed=erase_pb2.EraseCompleted(adapter=adapter))
+    scripted[0].script["Erase"] = [lambda request, context: [done]]
+    lines = [" ".join(line.split()) for line in run("erase", "cat").stdout.splitlines()]
+    for line in ("settings harden 0, layers 3", "labels none", "spelling_ratios dropped letter 0.100, plural 0.200"):
+        assert line in lines
+
+
 def test_integrity_is_shown_with_the_report(scripted: Server, run: Run) -> None:
     integrity = common_pb2.Integrity(
         mean_distance=0.1, max_distance=0.2, worst_prompt="a fox", min_ms_ssim=0.75, prompts=3

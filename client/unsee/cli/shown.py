@@ -26,7 +26,8 @@ def show_adapter(adapter: Adapter, as_json: bool) -> None:
     rows = facts(adapter)
     report = rows.pop("report")
     rows.pop("concepts")
-    print_rows({**rows, "concept": concepts_of(adapter), "base_model": adapter.base_model.name})
+    texts = {"labels": _told(adapter.labels), "settings": _told(adapter.settings)}
+    print_rows({**rows, **texts, "concept": concepts_of(adapter), "base_model": adapter.base_model.name})
     if report is not None:
         out.print("report")
         print_rows({f"  {name}": value for name, value in _figures(report)})
@@ -42,11 +43,16 @@ def _figures(report: Report) -> Iterator[tuple[str, str]]:
         elif isinstance(value, Drift):
             yield name, f"p50 {value.p50:.3f}, p95 {value.p95:.3f}, max {value.max:.3f} ({value.worst_prompt})"
         elif isinstance(value, Mapping) and value:
-            yield name, ", ".join(f"{key} {number:.3f}" for key, number in value.items())
+            yield name, _told({key: f"{number:.3f}" for key, number in value.items()})
     if report.integrity is not None:
         yield "integrity", _integrity_of(report.integrity)
     if report.worst_neighbours:
         yield "worst_neighbours", ", ".join(f"{one.name} {one.drift:.3f}" for one in report.worst_neighbours)
+
+
+def _told(texts: Mapping[str, str]) -> str:
+    """Return a map, whose order on the wire is none, as text."""
+    return ", ".join(f"{key} {text}" for key, text in sorted(texts.items())) or "none"
 
 
 def _integrity_of(integrity: Integrity) -> str:
