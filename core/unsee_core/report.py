@@ -13,7 +13,7 @@ from unsee_core.metric import cross_attention_metric
 from unsee_core.neighbours import MustStay, asked_of, names_of, others_by_distance, stand_in_of
 from unsee_core.pseudo_words import is_placeholder
 
-COSTS_OTHERS = 0.3  # drift of one prompt in twenty; more was seen in the pictures
+COSTS_OTHERS = 0.3  # drift of one prompt in twenty, from which on pictures of others were lost: docs/methods.md
 _STEPS = 3
 
 
