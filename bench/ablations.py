@@ -62,8 +62,10 @@ class Variant:
     strength: float | None = None
 
 
-_PREFIXES = {"prefixes": closed_form.PREFIXES}
-_BEYOND = {"beyond": closed_form.BEYOND, "beside": closed_form.BESIDE_BEYOND, "stand_in": False}
+_PREFIXES = {**closed_form.AGAINST_ATTACKS, "prefixes": closed_form.PREFIXES}
+_BEYOND = {
+    **closed_form.AGAINST_ATTACKS, "beyond": closed_form.BEYOND, "beside": closed_form.BESIDE_BEYOND, "stand_in": False,
+}  # fmt: skip
 VARIANTS = (
     Variant("as settled"),
     *(Variant(f"last {n} layers", {"layers": n}) for n in (1, 2, 4, 6)),
@@ -72,12 +74,14 @@ VARIANTS = (
     Variant("only the words led", {"reach": "words"}),
     Variant("words and end led, no padding", {"reach": "end"}),
     *(Variant(f"ridge {x:g}", {"ridge": x}) for x in (1e-4, 3e-2)),
-    *(Variant(f"retain weight {x:g}", {"retain_weight": x}) for x in (2.0, 80.0)),
+    *(Variant(f"retain weight {x:g}", {"retain_weight": x}) for x in (2.0, 20.0, 320.0)),
     *(Variant(f"retain weight {x:g}, at strength 1", {"retain_weight": x}, strength=1.0) for x in (0.02, 0.2)),
     *(Variant(f"beside {n} other things", {"beside": n}) for n in (0, 24, 84)),
     Variant("every look in three templates", {"in_looks": 3}),
     Variant("nothing stands in, the word is left out", {"stand_in": False}),
-    *(Variant(f"strength {x:g}", strength=x) for x in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)),
+    *(Variant(f"strength {x:g}", strength=x) for x in (0.25, 0.5, 0.75, 1.5, 2.0)),
+    Variant("strength up to 1.3", {"most_strength": 1.3}),
+    Variant("as options against attacks weigh", closed_form.AGAINST_ATTACKS),
     Variant("images too: image_words 2", options={"image_words": 2}),
     Variant("robust rounds: harden 2", options={"harden": 2}),
     Variant("random prefixes", _PREFIXES),

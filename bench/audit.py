@@ -233,8 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = []
     for method in options.methods:
         for name in options.concepts:
-            settings = settings_of(pipeline, method, erasing(name, method, options))
-            how = {"settings": asdict(settings), "recipe": recipe_of(settings)}
+            job = erasing(name, method, options)
+            settings = settings_of(pipeline, method, job)
+            how = {"settings": asdict(settings), "recipe": recipe_of(job, settings)}
             key = {"concept": name, "method": method, **under, **how}
             known = [one for one in lines.read(path) if {field: one.get(field) for field in key} == key]
             if not known:

@@ -77,9 +77,10 @@ def settings_of(pipeline: Pipeline, method: str, job: EraseJob) -> Settings:
     return _settings(BASELINES[method]) if method in BASELINES else check_job(job, pipeline)
 
 
-def recipe_of(settings: Settings) -> dict[str, Any]:
+def recipe_of(job: EraseJob, settings: Settings) -> dict[str, Any]:
     """Return what a method's figures depend on besides its settings: closed_form's constants."""
-    return asdict(closed_form.recipe_of(settings)) if settings.method == closed_form.METHOD.name else {}
+    is_ours = settings.method == closed_form.METHOD.name
+    return asdict(closed_form.recipe_of(job.concept.kind, settings)) if is_ours else {}
 
 
 def edit(pipeline: Pipeline, method: str, job: EraseJob) -> Edited:

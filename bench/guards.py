@@ -233,9 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     pipeline, judge, count = load_pipeline(options.model, device="cpu"), OwnJudge(), options.pictures
     path = options.results / "guards.jsonl"
-    settings = settings_of(pipeline, METHOD, job_of(options.concepts[0], METHOD))
+    job = job_of(options.concepts[0], METHOD)
+    settings = settings_of(pipeline, METHOD, job)
     under = {name: getattr(options, name) for name in ("pictures", "steps", "attack_steps")}
-    under |= {"model": pipeline.digests.model, "judge": judge.digest, "recipe": recipe_of(settings)}
+    under |= {"model": pipeline.digests.model, "judge": judge.digest, "recipe": recipe_of(job, settings)}
     measured: list[dict[str, Any]] = []
     for name in options.concepts:
         known = [line for line in lines.read(path) if (line["concept"], line["under"]) == (name, under)]

@@ -80,8 +80,9 @@ class Plan:
 
 def under(gallery: Gallery, plan: Plan, method: str, name: str) -> dict[str, Any]:
     """Return what must be the same for a cell to be the same, as JSON reads it back."""
-    settings = settings_of(gallery.pipeline, method, plan.job(method, name))
-    how = {"settings": asdict(settings), "recipe": recipe_of(settings), "seed": plan.seed}
+    job = plan.job(method, name)
+    settings = settings_of(gallery.pipeline, method, job)
+    how = {"settings": asdict(settings), "recipe": recipe_of(job, settings), "seed": plan.seed}
     sizes = asdict(plan.budget.sizes(name))
     content: dict[str, Any] = json.loads(json.dumps({**asdict(gallery.conditions), **how, "sizes": sizes}))
     return content

@@ -61,8 +61,9 @@ def job_of_line(line: Mapping[str, Any]) -> EraseJob:
 
 def is_made_so_today(pipeline: Pipeline, line: Mapping[str, Any]) -> bool:
     """Return whether an audit was of the adapter that its erasure makes today."""
-    settings = settings_of(pipeline, line["method"], job_of_line(line))
-    today = json.loads(json.dumps({"settings": asdict(settings), "recipe": recipe_of(settings)}))
+    job = job_of_line(line)
+    settings = settings_of(pipeline, line["method"], job)
+    today = json.loads(json.dumps({"settings": asdict(settings), "recipe": recipe_of(job, settings)}))
     return bool(line["model"] == pipeline.digests.model and {name: line.get(name) for name in today} == today)
 
 

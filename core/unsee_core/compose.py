@@ -27,7 +27,9 @@ from unsee_core.pseudo_words import is_placeholder
 from unsee_core.vocabulary import Vocabulary
 
 METHOD = "compose"
-RECIPE = Recipe(beside=24, in_looks=3)  # of twenty objects, those in a look in a template not led were what came back
+RECIPE = Recipe(  # of twenty objects, those in a look in a template not led were what came back
+    retain_weight=20.0, beside=24, in_looks=3, most_strength=1.3
+)
 RANK_OF_EACH = 8
 MOST_DRIFT = 0.8  # more than of one concept alone: the joint solve holds so well that there is strength to gain
 
@@ -115,7 +117,7 @@ def compose(context: ComposeContext) -> MethodRun:
     # 3. Solve, and choose the strength.
     moved = [*map(replace, held)]
     factors = yield from solve(pipeline, tail, [*led, *moved], recipe)
-    strength = job.strength or choose_strength(pipeline, tail, held, moved, factors, MOST_DRIFT)
+    strength = job.strength or choose_strength(pipeline, tail, held, moved, factors, recipe.most_strength, MOST_DRIFT)
     return Erasure(factors.scaled(strength), strength, nouns)
 
 

@@ -20,7 +20,6 @@ from unsee_core.retained import known_parts, vocabulary_prompts
 
 REQUESTED = 4  # a retain prompt of the request weighs as so many of the vocabulary
 LEAST_STRENGTH = 0.7
-MOST_STRENGTH = 1.3
 MOST_DRIFT = 0.45  # of held prompts, one in twenty, as a share of how far they lie apart
 HELD_EVERY = 4  # of the held prompts are looked at for the strength
 
@@ -71,14 +70,15 @@ def choose_strength(
     held: Sequence[States],
     moved: Sequence[States],
     factors: LoraFactors,
+    most_strength: float,
     most_drift: float = MOST_DRIFT,
 ) -> float:
-    """Return the most strength, up to 1.3, at which what is held moves no more than it may; 0.7 at least.
+    """Return the most strength up to a bound at which what is held moves no more than it may; 0.7 at least.
 
     A little beyond 1 the concept's prompts go past what they are to become, away from the concept, which takes along
-    prompts that the solve did not see. Interpolated between the drifts at two strengths: 1 and more, or, where that is
-    too much already, 0 and 1. At 0 something may have moved, too, where the tail carries more than the change; where
-    that is more than at 1, the change mends it, and 1 is chosen.
+    prompts that the solve did not see, and moves more of what must stay. Interpolated between the drifts at two
+    strengths: 1 and the bound, or, where 1 is too much already, 0 and 1. At 0 something may have moved, too, where the
+    tail carries more than the change; where that is more than at 1, the change mends it, and 1 is chosen.
 
     Args:
         pipeline: the resident model; its U-Net is read for the metric.
@@ -86,12 +86,15 @@ def choose_strength(
         held: rows that enter it.
         moved: the same rows as the solve left them: behind the last layer, at strength 1.
         factors: the change at strength 1.
+        most_strength: the bound, 1 at least.
         most_drift: of one held prompt in twenty, as a share of how far they lie apart.
     """
     looked_at = _LookedAt(tail, held, cross_attention_metric(pipeline.unet))
     at_one = looked_at.drift_of(moved)
     if at_one <= most_drift:
-        strengths, drifts = (1.0, MOST_STRENGTH), (at_one, looked_at.drift(factors.scaled(MOST_STRENGTH)))
+        if most_strength == 1:
+            return 1.0
+        strengths, drifts = (1.0, most_strength), (at_one, looked_at.drift(factors.scaled(most_strength)))
     elif (at_zero := looked_at.drift(factors.scaled(0.0))) < at_one:
         strengths, drifts = (0.0, 1.0), (at_zero, at_one)
     else:

@@ -56,11 +56,12 @@ class Recipe:
         in_looks: templates, 1-3, in which a concept stands in every look.
         prefixes: prompts led behind random tokens, for each of a concept's words; twice as many are held in all.
         stand_in: a noun takes the place of an object without an anchor, where nothing else is named.
+        most_strength: that is chosen for the change, where none is given.
     """
 
     layers: int = 3
     rank: int = 12
-    retain_weight: float = 20.0
+    retain_weight: float = 80.0
     ridge: float = 3e-3
     empty_rows: int = 16
     use_metric: bool = True
@@ -70,6 +71,7 @@ class Recipe:
     in_looks: int = 1
     prefixes: int = 0
     stand_in: bool = True
+    most_strength: float = 1.0
 
 
 @dataclass

@@ -114,8 +114,8 @@ def test_an_options_row_is_the_default_method_with_it(
     assert job.options == options
     assert chosen.options == plain.options | options | ({"layers": 1} if method == "strict" else {})
     assert chosen.method == plain.method == "closed_form"
-    assert (quality.recipe_of(chosen) == quality.recipe_of(plain)) == (method == "harden")
-    assert quality.recipe_of(chosen)["rank"] == plain.rank
+    assert (quality.recipe_of(job, chosen) == quality.recipe_of(job, plain)) == (method == "harden")
+    assert quality.recipe_of(job, chosen)["rank"] == plain.rank
 
 
 def test_a_look_is_not_erased_strictly():
@@ -129,9 +129,9 @@ def test_images_alone_are_erased_by_the_default_method_without_a_name(tiny_pipel
     edited = edit(tiny_pipeline, IMAGES_ALONE, job)
     assert edited.model.adapters
     assert set(edited.phase_seconds) == {"prepare", "train"}
+    jobs = {method: quality.job_of("dog", method) for method in (IMAGES_ALONE, "closed_form", "uce")}
     alone, named, uce = (
-        quality.recipe_of(quality.settings_of(tiny_pipeline, method, quality.job_of("dog", method)))
-        for method in (IMAGES_ALONE, "closed_form", "uce")
+        quality.recipe_of(job, quality.settings_of(tiny_pipeline, method, job)) for method, job in jobs.items()
     )
     assert alone == named != {} == uce
 

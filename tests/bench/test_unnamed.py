@@ -24,8 +24,9 @@ def a_line(concept: str, prompt: str, **changes: Any) -> dict[str, Any]:
     rows = [{"attack": "name", "adapter": {}}, {"attack": "adversarial_prompt", "adapter": {"detail": prompt}}]
     hardening = {"harden": 0, "random_prefixes": True, "beyond": False, "strict": False}
     line = {"concept": concept, "method": "closed_form", "seed": 0, "budget": BUDGET, "rows": rows} | hardening
-    settings = settings_of(pipeline, "closed_form", unnamed.job_of_line(line))
-    made = {"model": pipeline.digests.model, "settings": asdict(settings), "recipe": recipe_of(settings)}
+    job = unnamed.job_of_line(line)
+    settings = settings_of(pipeline, "closed_form", job)
+    made = {"model": pipeline.digests.model, "settings": asdict(settings), "recipe": recipe_of(job, settings)}
     return line | made | changes
 
 

@@ -16,7 +16,7 @@ from unsee_core.concept_figures import concept_figures
 from unsee_core.encoder import EncoderTail, apply_factors, hidden_before, token_vectors, tokenize
 from unsee_core.erase_pairs import erase_pairs, led_pairs, name_nothing, pairs_of
 from unsee_core.errors import InvalidRequestError
-from unsee_core.held import LEAST_STRENGTH, MOST_STRENGTH, _LookedAt, choose_strength, held_rows
+from unsee_core.held import LEAST_STRENGTH, _LookedAt, choose_strength, held_rows
 from unsee_core.inversion import invert, templates_of
 from unsee_core.job import AnchoredConcept, Concept, EraseJob
 from unsee_core.joint_solve import Recipe
@@ -38,8 +38,8 @@ OTHERS = Vocabulary(nouns=("dog", "fish"), looks=("sepia",))
 QUICK: Mapping[str, object] = {"method": "closed_form", "strength": 1.0}
 
 
-def finish(context: EraseContext) -> tuple[Erasure, list[EraseProgress]]:
-    steps, progress = closed_form.run(context), []
+def finish(context: EraseContext, recipe: Recipe | None = None) -> tuple[Erasure, list[EraseProgress]]:
+    steps, progress = closed_form.erase(context, recipe) if recipe else closed_form.run(context), []
     while True:
         try:
             progress.append(next(steps))
@@ -204,17 +204,30 @@ def test_what_has_moved_before_any_change_is_not_put_down_to_its_strength(
     looked_at = _LookedAt(tail, held, cross_attention_metric(pipeline.unet))
     at_zero, at_one = looked_at.drift(factors.scaled(0.0)), looked_at.drift_of(moved)
     assert (at_one > at_zero) == (by > 0)
-    assert choose_strength(pipeline, tail, held, moved, factors, 0.9 * min(at_zero, at_one)) == chosen
-    assert choose_strength(pipeline, tail, held, moved, factors, 1e3) == MOST_STRENGTH
+    assert choose_strength(pipeline, tail, held, moved, factors, 1.3, 0.9 * min(at_zero, at_one)) == chosen
+    for most in (1.0, 1.3):
+        assert choose_strength(pipeline, tail, held, moved, factors, most, 1e3) == most
     if by > 0:
-        halfway = choose_strength(pipeline, tail, held, moved, factors, at_zero + 0.9 * (at_one - at_zero))
+        halfway = choose_strength(pipeline, tail, held, moved, factors, 1.3, at_zero + 0.9 * (at_one - at_zero))
         assert halfway == pytest.approx(0.9, abs=1e-3)
 
 
 def test_the_strength_is_chosen_where_none_is_given(pipeline: Pipeline) -> None:
     erasure, _ = finish(a_context(pipeline, strength=None))
-    assert LEAST_STRENGTH < erasure.strength <= MOST_STRENGTH
+    assert LEAST_STRENGTH < erasure.strength <= 1
     assert ratio(pipeline, erasure.factors, Concept("cat")) < 0.4
+
+
+@pytest.mark.parametrize("option", closed_form.RESISTING)
+def test_a_style_and_what_must_resist_attacks_are_erased_harder(pipeline: Pipeline, option: str) -> None:
+    object_, resisting = (
+        closed_form.recipe_of("object", a_context(pipeline, options=options).settings)
+        for options in ({}, {option: True})
+    )
+    style = closed_form.recipe_of("style", a_context(pipeline).settings)
+    for harder in (resisting, style):
+        assert harder.retain_weight < object_.retain_weight
+        assert harder.most_strength > object_.most_strength == 1
 
 
 def test_the_same_job_gives_the_same_factors_and_leaves_the_model_alone(
@@ -251,15 +264,15 @@ def test_words_learned_from_images_are_erased_too(pipeline: Pipeline, monkeypatc
         assert not torch.equal(plain.factors.pairs[last].a, other.factors.pairs[last].a)
 
 
-def test_random_prefixes_let_less_of_the_concept_through_behind_other_words(
-    pipeline: Pipeline, no_cat: LoraFactors
-) -> None:
-    prefixed = finish(a_context(pipeline, options={"random_prefixes": True}))[0].factors
+def test_random_prefixes_let_less_of_the_concept_through_behind_other_words(pipeline: Pipeline) -> None:
+    context = a_context(pipeline, options={"random_prefixes": True})
+    recipe = closed_form.recipe_of("object", context.settings)
+    plain, prefixed = (finish(context, replace(recipe, prefixes=n))[0].factors for n in (0, recipe.prefixes))
     behind = ("octopus pen peach cake", "background drawing panda spaceship panda", "lion nch rose lion", "house at at")
     metric = cross_attention_metric(pipeline.unet)
     noun = stand_in(pipeline, Concept("cat"), names_of(a_context(pipeline)))
     left = []
-    for factors in (no_cat, prefixed):
+    for factors in (plain, prefixed):
         encoder = ChangedEncoder(a_context(pipeline), factors)
         before, after = encoder([f"{words} a photo of a cat" for words in behind])
         goal, _ = encoder([f"{words} a photo of a {noun}" for words in behind])

@@ -20,10 +20,11 @@ arXiv:2208.01618; Ablating Concepts, arXiv:2303.13516, for another thing in its 
 above. Never run on a GPU.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ from unsee_core.erase_pairs import led_pairs
 from unsee_core.held import choose_strength, held_rows
 from unsee_core.image_loss import encode_latents
 from unsee_core.inversion import Budget, invert, templates_of
-from unsee_core.job import AnchoredConcept, Concept
+from unsee_core.job import AnchoredConcept, Concept, ConceptKind
 from unsee_core.joint_solve import Recipe, States, led_states, solve
 from unsee_core.lora import LoraFactors
 from unsee_core.methods.base import EraseContext, Erasure, InForce, Method, MethodOption, MethodRun, Settings
@@ -53,6 +54,9 @@ PREFIXES = 32
 LED_BEHIND = 96  # prefixes, each before one of each word's prompts
 STRICT_LAYERS = 1  # an attention behind a changed MLP would no longer find the name
 BEYOND, BESIDE_BEYOND = 1.0, 84
+AGAINST_ATTACKS: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.3}  # of a recipe: more goes, less stays
+RESISTING = ("random_prefixes", "beyond", "strict")  # the options with which it is so
+OF_A_STYLE: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.5}  # any thing may be in it
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,10 @@ class _Problem:
 
 def run(context: EraseContext) -> MethodRun:
     """Erase by one solve, harden where asked, and choose the strength where none is given."""
-    return erase(context, recipe_of(context.settings))
+    return erase(context, recipe_of(context.job.concept.kind, context.settings))
 
 
-def recipe_of(settings: Settings) -> Recipe:
+def recipe_of(kind: ConceptKind, settings: Settings) -> Recipe:
     """Return the recipe that the method's settings ask for."""
     prefixes = PREFIXES if settings.flag("random_prefixes") else 0
     recipe = Recipe(
@@ -128,6 +132,10 @@ def recipe_of(settings: Settings) -> Recipe:
         prefixes=prefixes,
         stand_in=settings.flag("stand_in"),
     )
+    if kind == "style":
+        recipe = replace(recipe, **OF_A_STYLE)
+    elif any(settings.flag(option) for option in RESISTING):
+        recipe = replace(recipe, **AGAINST_ATTACKS)
     return replace(recipe, beyond=BEYOND, beside=BESIDE_BEYOND, stand_in=False) if settings.flag("beyond") else recipe
 
 
@@ -159,7 +167,9 @@ def erase(context: EraseContext, recipe: Recipe) -> MethodRun:
         factors, moved = yield from _solved(problem, concept, words)
 
     # 3. The strength.
-    strength = settings.strength or choose_strength(context.pipeline, problem.tail, problem.held, moved, factors)
+    strength = settings.strength or choose_strength(
+        context.pipeline, problem.tail, problem.held, moved, factors, recipe.most_strength
+    )
     return Erasure(_together(*sinks, factors.scaled(strength)), strength, (problem.stand_in,))
 
 
@@ -262,7 +272,7 @@ METHOD = Method(
             "strength",
             "float",
             None,
-            "Factor on the change; if absent, the most at which held prompts stay, 0.7 at least.",
+            "Factor on the change; if absent, the most at which held prompts stay: 0.7 to 1, against attacks to 1.3.",
             0,
             2,
             above=True,
