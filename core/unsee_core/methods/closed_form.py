@@ -56,7 +56,7 @@ STRICT_LAYERS = 1  # an attention behind a changed MLP would no longer find the 
 BEYOND, BESIDE_BEYOND = 1.0, 84
 AGAINST_ATTACKS: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.3}  # of a recipe: more goes, less stays
 RESISTING = ("random_prefixes", "beyond", "strict")  # the options with which it is so
-OF_A_STYLE: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.5}  # any thing may be in it
+OF_A_STYLE: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.8}  # any thing may be in it
 
 
 @dataclass(frozen=True)
