@@ -1,10 +1,15 @@
 """The ablation study's figures."""
 
+from dataclasses import replace
+
 import pytest
 
-from bench.ablations import VARIANTS, correlations, shares, spearman
+from bench.ablations import STUDIES, Study, correlations, shares, spearman
+from bench.editing import job_of, settings_of
+from unsee_core.job import ConceptKind
 from unsee_core.joint_solve import Recipe
 from unsee_core.methods import closed_form
+from unsee_core.pipeline import Pipeline
 
 
 def test_ranks_that_agree_are_correlated_whatever_the_values():
@@ -23,20 +28,24 @@ def test_shares_are_over_all_lines_and_pass_over_what_a_concept_has_not():
         return {"measures": counts}
 
     found = shares(
-        [row(erased=(10, 10, 1), near=(10, 8, 8)), row(erased=(10, 9, 0), near=(10, 8, 4), synonyms=(4, 4, 1))]
+        [row(erased=(10, 10, 1), near=(10, 8, 8)), row(erased=(10, 9, 0), near=(10, 8, 4), synonyms=(4, 4, 1))],
+        ("erased", "near", "synonyms"),
     )
     assert found["erased"] == 0.95
     assert found["near"] == 0.75
     assert found["synonyms"] == 0.75
 
 
-def test_every_variant_changes_what_the_method_has():
+@pytest.mark.parametrize(("kind", "study"), STUDIES.items())
+def test_every_variant_changes_what_the_method_has(kind: ConceptKind, study: Study, tiny_pipeline: Pipeline):
     names = {option.name for option in closed_form.METHOD.options}
-    for variant in VARIANTS:
-        assert variant.recipe.keys() <= vars(Recipe()).keys()
+    settings = settings_of(tiny_pipeline, "closed_form", job_of(study.concepts[0], "closed_form"))
+    assert study.recipe == replace(closed_form.recipe_of(kind, settings), layers=Recipe.layers)
+    for variant in study.variants:
+        assert variant.recipe.keys() <= vars(study.recipe).keys()
         assert variant.options.keys() <= names
-        assert all(getattr(Recipe(), name) != value for name, value in variant.recipe.items())
-    assert len({variant.label for variant in VARIANTS}) == len(VARIANTS)
+        assert all(getattr(study.recipe, name) != value for name, value in variant.recipe.items())
+    assert len({variant.label for variant in study.variants}) == len(study.variants)
 
 
 def test_what_goes_past_its_goal_does_not_hide_that_the_ratio_orders_what_falls_short_of_it():
@@ -46,7 +55,9 @@ def test_what_goes_past_its_goal_does_not_hide_that_the_ratio_orders_what_falls_
         measures = {"erased": seen, "near": kept}
         return {"strength": strength, "erase_ratio": ratio, "retain_drift": 0.1, "measures": measures}
 
-    rho = correlations([row(0.3, 0.9, 0), row(0.6, 0.7, 3), row(1.0, 0.4, 9), row(2.0, 0.6, 10), row(2.5, 0.8, 10)])
+    rho = correlations(
+        [row(0.3, 0.9, 0), row(0.6, 0.7, 3), row(1.0, 0.4, 9), row(2.0, 0.6, 10), row(2.5, 0.8, 10)], ("erased", "near")
+    )
     assert rho["erase ratio with UA, at strengths up to 1 (3 of them)"] == pytest.approx(-1)
     assert -1 < (rho["erase ratio with UA"] or 0) < 0
     assert rho["retain drift with near objects lost"] is None
