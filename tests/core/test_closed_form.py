@@ -18,7 +18,7 @@ from unsee_core.erase_pairs import erase_pairs, led_pairs, name_nothing, pairs_o
 from unsee_core.errors import InvalidRequestError
 from unsee_core.held import LEAST_STRENGTH, _LookedAt, choose_strength, held_rows
 from unsee_core.inversion import invert, templates_of
-from unsee_core.job import AnchoredConcept, Concept, EraseJob
+from unsee_core.job import AnchoredConcept, Concept, ConceptKind, EraseJob
 from unsee_core.joint_solve import Recipe
 from unsee_core.lora import LoraFactors, LoraPair
 from unsee_core.methods import EraseContext, Erasure, check_job, closed_form
@@ -218,16 +218,23 @@ def test_the_strength_is_chosen_where_none_is_given(pipeline: Pipeline) -> None:
     assert ratio(pipeline, erasure.factors, Concept("cat")) < 0.4
 
 
-@pytest.mark.parametrize("option", closed_form.RESISTING)
-def test_a_style_and_what_must_resist_attacks_are_erased_harder(pipeline: Pipeline, option: str) -> None:
-    object_, resisting = (
-        closed_form.recipe_of("object", a_context(pipeline, options=options).settings)
-        for options in ({}, {option: True})
-    )
-    style = closed_form.recipe_of("style", a_context(pipeline).settings)
-    for harder in (resisting, style):
-        assert harder.retain_weight < object_.retain_weight
-        assert harder.most_strength > object_.most_strength == 1
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("style", {}),
+        ("person", {}),
+        ("brand", {}),
+        ("object", {"stand_in": False}),
+        *(("object", {option: True}) for option in closed_form.RESISTING),
+    ],
+)
+def test_where_nothing_takes_the_concepts_place_or_attacks_are_to_fail_it_is_erased_harder(
+    pipeline: Pipeline, kind: ConceptKind, options: Mapping[str, bool]
+) -> None:
+    gentle = closed_form.recipe_of("object", a_context(pipeline).settings)
+    harder = closed_form.recipe_of(kind, a_context(pipeline, options=options).settings)
+    assert harder.retain_weight < gentle.retain_weight
+    assert harder.most_strength > gentle.most_strength == 1
 
 
 def test_the_same_job_gives_the_same_factors_and_leaves_the_model_alone(

@@ -54,8 +54,8 @@ PREFIXES = 32
 LED_BEHIND = 96  # prefixes, each before one of each word's prompts
 STRICT_LAYERS = 1  # an attention behind a changed MLP would no longer find the name
 BEYOND, BESIDE_BEYOND = 1.0, 84
-AGAINST_ATTACKS: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.3}  # of a recipe: more goes, less stays
-RESISTING = ("random_prefixes", "beyond", "strict")  # the options with which it is so
+HARDER: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.3}  # of a recipe: more goes, less stays
+RESISTING = ("random_prefixes", "beyond", "strict")  # options against attacks
 OF_A_STYLE: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.8}  # any thing may be in it
 
 
@@ -123,7 +123,10 @@ def run(context: EraseContext) -> MethodRun:
 
 
 def recipe_of(kind: ConceptKind, settings: Settings) -> Recipe:
-    """Return the recipe that the method's settings ask for."""
+    """Return the recipe that the method's settings ask for.
+
+    It is harder where attacks are to fail, and where nothing takes the concept's place: its prompts then draw anything.
+    """
     prefixes = PREFIXES if settings.flag("random_prefixes") else 0
     recipe = Recipe(
         layers=settings.integer("layers"),
@@ -134,8 +137,8 @@ def recipe_of(kind: ConceptKind, settings: Settings) -> Recipe:
     )
     if kind == "style":
         recipe = replace(recipe, **OF_A_STYLE)
-    elif any(settings.flag(option) for option in RESISTING):
-        recipe = replace(recipe, **AGAINST_ATTACKS)
+    elif kind != "object" or not recipe.stand_in or any(settings.flag(option) for option in RESISTING):
+        recipe = replace(recipe, **HARDER)
     return replace(recipe, beyond=BEYOND, beside=BESIDE_BEYOND, stand_in=False) if settings.flag("beyond") else recipe
 
 
@@ -272,7 +275,7 @@ METHOD = Method(
             "strength",
             "float",
             None,
-            "Factor on the change; if absent, the most at which held prompts stay: 0.7 to 1, against attacks to 1.3.",
+            "Factor on the change; if absent, the most at which held prompts stay: from 0.7 to 1, 1.3 or 1.8.",
             0,
             2,
             above=True,
