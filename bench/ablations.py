@@ -123,11 +123,12 @@ STUDIES: Mapping[str, Study] = {
             [
                 *(Variant(f"retain weight {x:g}", {"retain_weight": x}) for x in (2.0, 20.0, 320.0)),
                 Variant("strength up to 1.3", {"most_strength": 1.3}),
-                Variant("harder: without a stand-in, against attacks", closed_form.HARDER),
+                Variant("harder, as against attacks", closed_form.HARDER),
             ],
             [
                 Variant("every look in three templates", {"in_looks": 3}),
                 Variant("nothing stands in, the word is left out", {"stand_in": False}),
+                Variant("nothing stands in, and harder, as it is then", {**closed_form.HARDER, "stand_in": False}),
             ],
             closed_form.HARDER,
         ),
