@@ -86,7 +86,13 @@ class Study:
 def _variants(
     weighing: Sequence[Variant], of_objects: Sequence[Variant], resisting: Mapping[str, Any]
 ) -> tuple[Variant, ...]:
-    """Return the rows; the three are how hard it leads and holds, what only objects have, and what attacks add."""
+    """Return a study's rows.
+
+    Args:
+        weighing: how hard it leads and holds.
+        of_objects: what only they have.
+        resisting: what a recipe changes, besides, with options against attacks.
+    """
     prefixes = {**resisting, "prefixes": closed_form.PREFIXES}
     beyond = {**resisting, "beyond": closed_form.BEYOND, "beside": closed_form.BESIDE_BEYOND, "stand_in": False}
     return (
@@ -262,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was not measured yet, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", choices=list(STUDIES), default="object", help="of the concepts")
-    parser.add_argument("--concepts", nargs="+", help="default: the small budget's of the tuning half")
+    parser.add_argument("--concepts", nargs="+", help="default: objects of the small budget's tuning half, or its look")
     parser.add_argument("--variants", nargs="+", metavar="ROW", help="only these rows of the table")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)

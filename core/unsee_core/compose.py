@@ -27,7 +27,7 @@ from unsee_core.pseudo_words import is_placeholder
 from unsee_core.vocabulary import Vocabulary
 
 METHOD = "compose"
-RECIPE = Recipe(  # of twenty objects, those in a look in a template not led were what came back
+RECIPE = Recipe(  # of twenty objects, those in a look in a template not led were what came back; gentler was not tried
     retain_weight=20.0, beside=24, in_looks=3, most_strength=1.3
 )
 RANK_OF_EACH = 8

@@ -75,7 +75,7 @@ def choose_strength(
 ) -> float:
     """Return the most strength up to a bound at which what is held moves no more than it may; 0.7 at least.
 
-    A little beyond 1 the concept's prompts go past what they are to become, away from the concept, which takes along
+    Beyond 1 the concept's prompts go past what they are to become, away from the concept, which takes along
     prompts that the solve did not see, and moves more of what must stay. Interpolated between the drifts at two
     strengths: 1 and the bound, or, where 1 is too much already, 0 and 1. At 0 something may have moved, too, where the
     tail carries more than the change; where that is more than at 1, the change mends it, and 1 is chosen.

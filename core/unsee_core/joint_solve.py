@@ -56,7 +56,7 @@ class Recipe:
         in_looks: templates, 1-3, in which a concept stands in every look.
         prefixes: prompts led behind random tokens, for each of a concept's words; twice as many are held in all.
         stand_in: a noun takes the place of an object without an anchor, where nothing else is named.
-        most_strength: that is chosen for the change, where none is given.
+        most_strength: the most, 1 at least, that is chosen for the change where none is given.
     """
 
     layers: int = 3

@@ -237,6 +237,13 @@ def test_where_nothing_takes_the_concepts_place_or_attacks_are_to_fail_it_is_era
     assert harder.most_strength > gentle.most_strength == 1
 
 
+def test_an_erasure_goes_by_its_kind_and_options_beyond_strength_1(pipeline: Pipeline) -> None:
+    style = a_context(pipeline, strength=None)
+    style = replace(style, job=replace(style.job, concept=Concept("sepia", kind="style")))
+    resisting = a_context(pipeline, strength=None, options={"random_prefixes": True})
+    assert finish(style)[0].strength > finish(resisting)[0].strength > 1
+
+
 def test_the_same_job_gives_the_same_factors_and_leaves_the_model_alone(
     pipeline: Pipeline, no_cat: LoraFactors
 ) -> None:

@@ -132,7 +132,8 @@ def test_rank_and_what_is_held_grow_with_the_concepts(tiny_pipeline: Pipeline) -
     two, five = (composed(tiny_pipeline, *many[:n]) for n in (2, 5))
     assert two[1].rank == 16
     assert five[1].rank == tiny_pipeline.encoder_width == 32
-    assert five[0].recipe.retain_weight == 2.5 * two[0].recipe.retain_weight
+    assert five[0].recipe.retain_weight == 2.5 * two[0].recipe.retain_weight == 100
+    assert two[0].recipe.most_strength == 1.3
 
 
 def test_the_strength_is_the_one_given_or_chosen(tiny_pipeline: Pipeline) -> None:

@@ -6,7 +6,7 @@
 2. What is held: prompts of the model's vocabulary that name neither the concept nor what means the same to the U-Net;
    the request's retain prompts; the empty prompt.
 3. One solve a layer in the last layers' MLPs; see ``unsee_core.joint_solve``.
-4. The strength, where none is given: the most at which the held prompts stay; found without a picture.
+4. The strength, where none is given: the most up to a bound at which the held prompts stay; found without a picture.
 
 With ``image_words = n`` the images are inverted to a pseudo-word of n tokens that is erased too; with ``harden = n``
 textual inversion goes through the erased encoder n times, and what it finds is erased as well. With
@@ -55,8 +55,8 @@ LED_BEHIND = 96  # prefixes, each before one of each word's prompts
 STRICT_LAYERS = 1  # an attention behind a changed MLP would no longer find the name
 BEYOND, BESIDE_BEYOND = 1.0, 84
 HARDER: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.3}  # of a recipe: more goes, less stays
-RESISTING = ("random_prefixes", "beyond", "strict")  # options against attacks
-OF_A_STYLE: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.8}  # any thing may be in it
+RESISTING = ("random_prefixes", "beyond", "strict")  # options against attacks, with which an object is erased so
+OF_A_STYLE: Mapping[str, Any] = {"retain_weight": 20.0, "most_strength": 1.8}  # led no further, it comes back
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,8 @@ METHOD = Method(
             "strength",
             "float",
             None,
-            "Factor on the change; if absent, the most at which held prompts stay: from 0.7 to 1, 1.3 or 1.8.",
+            "Factor on the change; if absent, the most at which held prompts stay: 0.7 to 1, of a style to 1.8, and to "
+            "1.3 where nothing stands in or attacks are to fail.",
             0,
             2,
             above=True,
