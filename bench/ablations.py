@@ -41,7 +41,6 @@ from unsee_core.pipeline import load_pipeline
 from unsee_core.report import make_report
 
 METHOD = closed_form.METHOD.name
-GONE = ("erased", "synonyms")
 _NO_DIGEST = "sha256:" + "0" * 64
 
 
@@ -196,7 +195,7 @@ def shares(rows: Sequence[Mapping[str, Any]], shown: Collection[str]) -> dict[st
     found = {}
     for name in shown:
         total = sum((Measure(**row["measures"][name]) for row in rows if name in row["measures"]), Measure(0, 0, 0, 0))
-        found[name] = total.gone.value if name in GONE else total.of_unedited
+        found[name] = total.gone.value if name in _GONE else total.of_unedited
     return found
 
 
